@@ -1,0 +1,1 @@
+"""Checkpoint to artifact: one ONNX file that holds weights, labels and preprocessing."""

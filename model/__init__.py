@@ -1,0 +1,1 @@
+"""Vision Transformers: definition, preprocessing, checkpoints, training."""

@@ -1,0 +1,1 @@
+"""The image-classification service: FastAPI, a patch scheduler and ONNX Runtime."""

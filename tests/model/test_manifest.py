@@ -1,0 +1,104 @@
+"""The manifest reads back what it wrote and names every wrong field."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from model.manifest import Accuracy, Manifest, ManifestError, Preprocessing, Provenance
+
+MANIFEST = Manifest(
+    name="vit-b-16",
+    version="1.0.0",
+    labels=("tench", "goldfish"),
+    preprocessing=Preprocessing(patch_size=16, native_grid=(14, 14), max_patches=784, resize_to=256),
+    provenance=Provenance(source="random", libraries={"torch": "2.14.1"}),
+    accuracy=Accuracy("imagenet-1k validation", ((98, 0.75), (196, 0.81))),
+)
+
+
+def changed(**fields: Any) -> str:
+    return json.dumps(json.loads(MANIFEST.to_json()) | fields)
+
+
+def test_round_trip() -> None:
+    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+
+
+def test_document_is_flat_and_versioned() -> None:
+    document = json.loads(MANIFEST.to_json())
+    assert document["schema"] == 1
+    assert document["patch_size"] == 16
+    assert "preprocessing" not in document
+
+
+def test_patch_dim_and_native_patches() -> None:
+    assert MANIFEST.preprocessing.patch_dim == 768
+    assert MANIFEST.preprocessing.native_patches == 196
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "../etc/passwd"),
+        ("name", "Upper"),
+        ("name", "a" * 65),
+        ("name", ""),
+        ("labels", []),
+        ("labels", ["cat", 3]),
+        ("labels", "cat"),
+        ("patch_size", 0),
+        ("patch_size", True),
+        ("patch_size", 16.0),
+        ("channels", 1),
+        ("patch_order", "channel,row,col"),
+        ("native_grid", [14]),
+        ("native_grid", [0, 14]),
+        ("max_patches", 0),
+        ("resize", "stretch"),
+        ("resize", ["crop"]),
+        ("resize_to", 100),
+        ("resize_to", None),
+        ("interpolation", "nearest"),
+        ("mean", [0.5, 0.5]),
+        ("mean", [0.5, 0.5, float("nan")]),
+        ("std", [0.5, 0.5, 0]),
+        ("background", [0, 0, 256]),
+        ("position_interpolation", "nearest"),
+        ("mixed_grids", 1),
+        ("precision", "float64"),
+        ("accuracy", []),
+        ("accuracy", {"dataset": "x", "curve": [[196, 0.8], [98, 0.7]]}),
+        ("accuracy", {"dataset": "x", "curve": [[196, 80.0]]}),
+        ("provenance", {"source": "x"}),
+    ],
+)
+def test_a_wrong_field_is_named(field: str, value: Any) -> None:
+    with pytest.raises(ManifestError, match=f"'{field}' must be"):
+        Manifest.from_json(changed(**{field: value}))
+
+
+def test_every_wrong_field_is_named_at_once() -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.from_json(changed(name="?", std=[0, 0, 0], colour="red"))
+    assert all(name in str(caught.value) for name in ("'name'", "'std'", "'colour'"))
+
+
+def test_a_missing_field_is_named() -> None:
+    document = json.loads(MANIFEST.to_json())
+    del document["labels"]
+    with pytest.raises(ManifestError, match="'labels' is missing"):
+        Manifest.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"schema": 2}', "{}"])
+def test_other_documents_are_refused(text: str) -> None:
+    with pytest.raises(ManifestError):
+        Manifest.from_json(text)
+
+
+def test_resize_to_belongs_to_crop() -> None:
+    preprocessing = replace(MANIFEST.preprocessing, resize="squash")
+    with pytest.raises(ManifestError, match="unless 'resize' is crop"):
+        Preprocessing.from_dict(preprocessing.to_dict())
