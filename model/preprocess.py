@@ -1,0 +1,243 @@
+"""From the bytes of an image to a sequence of patches: the one path of evaluation, export checks and the service.
+
+`H`, `W` height and width in pixels, `C` channels (3, RGB), `P` side of a patch, `N` patches. Images stand upright
+(EXIF turned) in all sizes here; grids are (rows, columns). NumPy and Pillow only, thread-safe, no state.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.headers import ImageError, ImageHeader, ImageLimits, ImageTooLarge, InvalidImage, read_header
+from model.manifest import Preprocessing
+
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DRAFT_MARGIN = 2  # a JPEG decoded at a reduced scale stays this many times larger than the resized image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchSequence:
+    """One image, ready for the graph.
+
+    Attributes:
+        patches: uint8 [N, P*P*C], row by row over the grid, (row, col, channel) inside a patch.
+        grid: (rows, columns), rows*columns = N.
+        width, height: of the image, pixels, upright.
+        format: as Pillow names it.
+    """
+
+    patches: NDArray[np.uint8]
+    grid: tuple[int, int]
+    width: int
+    height: int
+    format: str
+
+
+def preprocess(
+    data: bytes,
+    spec: Preprocessing,
+    limits: ImageLimits,
+    *,
+    max_patches: int | None = None,
+    exact: bool = False,
+    header: ImageHeader | None = None,
+) -> PatchSequence:
+    """Turn the bytes of an image file into patches.
+
+    Args:
+        data: the file.
+        spec: what the model was trained on.
+        limits: what the header may claim; not read when `header` is given.
+        max_patches: a budget below the model's own.
+        exact: decode a JPEG at full size even if a reduced one is enough.
+        header: the result of `read_header`, if it is known already.
+
+    Raises:
+        ImageError: if the image is refused or cannot be decoded.
+    """
+    header = header or read_header(data, limits)
+    width, height = header.upright_size
+    grid = choose_grid(width, height, spec, max_patches)
+    at_least = None if exact else _enough(width, height, spec, grid)
+    image = decode(data, header, at_least=at_least, background=spec.background)
+    pixels = resize(image, spec, grid)
+    return PatchSequence(patchify(pixels, spec.patch_size), grid, width, height, header.format)
+
+
+# --- geometry -------------------------------------------------------------------------------------------------------
+def choose_grid(width: int, height: int, spec: Preprocessing, max_patches: int | None = None) -> tuple[int, int]:
+    """The (rows, columns) that an image of this size gets: its cost, known before it is decoded.
+
+    `crop` and `squash` take the native grid, or the largest of its shape within the budget. `aspect` keeps the
+    image's own shape and never enlarges, except up to whole patches. rows*columns stays the same when the sides swap.
+
+    Raises:
+        ValueError: if `max_patches` is below 1.
+    """
+    budget = spec.max_patches if max_patches is None else min(max_patches, spec.max_patches)
+    if budget < 1:
+        raise ValueError(f"max_patches must be at least 1, not {budget}")
+    if spec.resize == "aspect":
+        return _fit(height / spec.patch_size, width / spec.patch_size, budget)
+    if spec.native_patches <= budget:
+        return spec.native_grid
+    return _fit(*spec.native_grid, budget)
+
+
+def _fit(rows: float, columns: float, budget: int) -> tuple[int, int]:
+    """The grid of whole patches nearest in shape, at most `budget` of them and no larger; ties to more patches."""
+    scale = min(1.0, math.sqrt(budget / (rows * columns)))
+    candidates = []
+    for across in _around(columns * scale, budget):
+        for down in _around(rows * scale, budget):
+            fits = down * across <= budget
+            candidates += [(down, across)] if fits else [(down, budget // down), (budget // across, across)]
+
+    def distortion(grid: tuple[int, int]) -> tuple[float, int]:
+        down, across = grid[0] * columns, grid[1] * rows
+        return max(down, across) / min(down, across), -grid[0] * grid[1]
+
+    return min(candidates, key=distortion)
+
+
+def _around(side: float, budget: int) -> set[int]:
+    return {min(budget, max(1, whole)) for whole in (math.floor(side), math.ceil(side))}
+
+
+def _resized(width: int, height: int, spec: Preprocessing, grid: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of the whole resized image, of which `crop` keeps the centre."""
+    wide, high = grid[1] * spec.patch_size, grid[0] * spec.patch_size
+    if spec.resize != "crop" or spec.resize_to is None:
+        return wide, high
+    native_short = min(spec.native_grid) * spec.patch_size
+    short = max(min(wide, high), round(spec.resize_to * min(wide, high) / native_short))
+    size = short, int(short * max(width, height) / min(width, height))
+    size = size if width <= height else size[::-1]
+    # A long native grid can be wider than a tall image becomes: then the image is enlarged to cover it.
+    cover = max(1.0, wide / size[0], high / size[1])
+    return max(wide, int(size[0] * cover)), max(high, int(size[1] * cover))
+
+
+def _enough(width: int, height: int, spec: Preprocessing, grid: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) that a decoded JPEG must keep so that resizing it still averages over enough pixels."""
+    wide, high = _resized(width, height, spec, grid)
+    return _DRAFT_MARGIN * wide, _DRAFT_MARGIN * high
+
+
+# --- decoding -------------------------------------------------------------------------------------------------------
+def decode(
+    data: bytes,
+    header: ImageHeader,
+    *,
+    at_least: tuple[int, int] | None,
+    background: tuple[int, int, int],
+) -> Image.Image:
+    """Decode the first frame to RGB, upright, transparency on `background`, colour profiles ignored.
+
+    Args:
+        data: the file.
+        header: what `read_header` found in it.
+        at_least: (width, height) upright that a JPEG must keep when decoded at 1/2, 1/4 or 1/8; None: full size.
+        background: RGB 0..255.
+
+    Raises:
+        ImageError: whatever is wrong with the file.
+    """
+    # Pillow warns of corrupt metadata that we never use. Set each time: `catch_warnings` is not thread-safe, and
+    # setting the same filter again changes nothing.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        image = _load(data, header, at_least)
+        image = to_rgb(image, background)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageTooLarge("the image is larger than Pillow's own limit: make it smaller") from None
+    except Exception as error:  # noqa: BLE001 - decoders raise anything, from zlib.error to IndexError
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidImage(f"the {header.format} cannot be decoded ({reason}): send the whole, unbroken file") from None
+    turn = _TURNS.get(header.orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _load(data: bytes, header: ImageHeader, at_least: tuple[int, int] | None) -> Image.Image:
+    image = Image.open(BytesIO(data), formats=(header.format,))
+    # Two parsers that disagree about a file are how limits are passed by.
+    if image.size != (header.width, header.height):
+        raise InvalidImage(f"the {header.format} header contradicts itself: save the image again")
+    if at_least is not None and header.format == "JPEG":
+        image.draft(None, at_least if header.orientation < 5 else at_least[::-1])
+    image.load()
+    return image
+
+
+def to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """The image as 8-bit RGB: alpha composited on `background`, 16-bit grey scaled and never clipped.
+
+    Raises:
+        InvalidImage: for a mode without a known range, such as float.
+    """
+    if image.mode.startswith("I"):
+        image = _from_16_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        flat = Image.new("RGB", image.size, background)
+        flat.paste(image, mask=image.getchannel("A"))
+        return flat
+    if image.mode not in {"RGB", "L", "P", "1", "CMYK", "YCbCr", "RGBX"}:
+        raise InvalidImage(f"pixels of kind {image.mode} are not accepted: save the image with 8 bits a channel")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """0..65535 to 0..255 by /257, rounded."""
+    values = np.asarray(image).astype(np.uint32)  # [H, W]
+    if values.max() > 65535:
+        raise InvalidImage("the image has more than 16 bits a channel: save it with 8")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+def resize(image: Image.Image, spec: Preprocessing, grid: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resample an RGB image for a grid: uint8 [rows*P, columns*P, C], antialiased.
+
+    `crop` follows torchvision (and timm): the shortest side to `resize_to`, then the centre. The crop is taken first,
+    as a box in source coordinates, so that a 1:100 image never becomes a huge one on the way.
+    """
+    wide, high = grid[1] * spec.patch_size, grid[0] * spec.patch_size
+    full_wide, full_high = _resized(*image.size, spec, grid)
+    left, top = round((full_wide - wide) / 2), round((full_high - high) / 2)
+    across, down = image.width / full_wide, image.height / full_high  # source pixels in one resized pixel
+    box = (
+        left * across,
+        top * down,
+        min(image.width, (left + wide) * across),
+        min(image.height, (top + high) * down),
+    )
+    return np.asarray(image.resize((wide, high), _FILTERS[spec.interpolation], box))
+
+
+def patchify(pixels: NDArray[np.uint8], patch_size: int) -> NDArray[np.uint8]:
+    """Cut [H, W, C] into patches: uint8 [N, P*P*C], C-contiguous, one copy; H and W are multiples of P."""
+    height, width, channels = pixels.shape
+    rows, columns = height // patch_size, width // patch_size
+    tiles = pixels.reshape(rows, patch_size, columns, patch_size, channels)
+    return tiles.swapaxes(1, 2).reshape(rows * columns, patch_size * patch_size * channels)
