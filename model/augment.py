@@ -1,0 +1,106 @@
+"""Training batches of varying resolution: uint8 images to augmented patch sequences, on tensors, whole batches at once.
+
+One size and aspect ratio is drawn for each batch, so that the position table learns to be resampled (the idea of
+FlexiViT, Beyer et al. 2023, and NaViT, Dehghani et al. 2023) while no batch carries padding.
+
+Axes: `B` images, `C` channels, `S` source side, `h`, `w` drawn size in pixels, `P` patch side, `N` patches.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.manifest import Preprocessing
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How images are varied; the defaults suit photographs."""
+
+    native_share: float = 0.5  # of batches at the native grid; the others at a drawn size
+    min_patches: int = 16  # of a drawn grid; the most is the preprocessing's max_patches
+    max_aspect: float = 2.0  # of a drawn grid, either way
+    zoom: tuple[float, float] = (1.0, 1.6)  # size of the object: above 1 crops, below 1 leaves a margin
+    stretch: float = 1.2  # most anisotropic scaling of the object
+    shift: float = 0.1  # most translation, in image sides
+    flip: bool = True  # mirror left and right
+    recolour: bool = False  # grey data: invert, or draw the colours of object and background
+
+
+def draw_grid(spec: Preprocessing, augmentation: Augmentation, generator: torch.Generator) -> tuple[int, int]:
+    """(rows, columns) of the next batch."""
+    draw = torch.rand(3, generator=generator).tolist()
+    if draw[0] < augmentation.native_share:
+        return spec.native_grid
+    low, high = min(augmentation.min_patches, spec.max_patches), spec.max_patches
+    area = low * (high / low) ** draw[1]  # log-uniform
+    aspect = augmentation.max_aspect ** (2 * draw[2] - 1)
+    rows = max(1, round(math.sqrt(area / aspect)))
+    return rows, max(1, min(round(area / rows), high // rows))
+
+
+def augment(
+    images: Tensor, grid: tuple[int, int], patch_size: int, augmentation: Augmentation, generator: torch.Generator
+) -> Tensor:
+    """Vary and resize a batch, and cut it into patches.
+
+    Args:
+        images: uint8 `[B, C, S, S]`, C = 1 or 3.
+        grid: (rows, columns) to make.
+        patch_size: P, pixels.
+        augmentation: how to vary.
+        generator: of every random number, so that a seed fixes the run.
+
+    Returns:
+        uint8 `[B, N, P*P*3]` in (row, column, channel) order.
+    """
+    height, width = grid[0] * patch_size, grid[1] * patch_size
+    side = min(height, width)
+    pixels = images.float() / 255
+    if side < images.shape[-1]:  # shrink with antialias first, as serving does; grid_sample alone would alias
+        pixels = F.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    pixels = _warp(pixels, height, width, augmentation, generator)  # [B, C, h, w]
+    pixels = _recolour(pixels, generator) if augmentation.recolour else pixels.expand(-1, 3, -1, -1)
+    return to_patches((pixels.clamp(0, 1) * 255).round().to(torch.uint8), patch_size)
+
+
+def _warp(pixels: Tensor, height: int, width: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """One affine map an image: zoom, stretch, shift, mirror; outside the source is black."""
+    batch = pixels.shape[0]
+    draw = torch.rand(5, batch, generator=generator)
+    low, high = augmentation.zoom
+    zoom = low * (high / low) ** draw[0]
+    stretch = augmentation.stretch ** (draw[1] - 0.5)
+    # affine_grid maps output to source, both in -1..1: the longer side of the canvas sees more of the source plane.
+    scale_x = width / min(height, width) / zoom * stretch
+    scale_y = height / min(height, width) / zoom / stretch
+    mirror = torch.where(draw[4] < 0.5, -1.0, 1.0) if augmentation.flip else torch.ones(batch)
+    theta = torch.zeros(batch, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = scale_x * mirror, scale_y
+    theta[:, 0, 2], theta[:, 1, 2] = (draw[2] * 2 - 1) * augmentation.shift, (draw[3] * 2 - 1) * augmentation.shift
+    points = F.affine_grid(theta, [batch, pixels.shape[1], height, width], align_corners=False)
+    return F.grid_sample(pixels, points, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _recolour(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Grey `[B, 1, h, w]` to RGB: half as it is, a quarter inverted, a quarter between two drawn colours."""
+    batch = pixels.shape[0]
+    kind = torch.rand(batch, 1, 1, 1, generator=generator)
+    colours = torch.rand(2, batch, 3, 1, 1, generator=generator)
+    far = torch.where(colours[0] < 0.5, 1.0, 0.0)  # the farthest colour from the background, so that contrast stays
+    background = torch.where(kind < 0.5, torch.zeros(()), torch.where(kind < 0.75, torch.ones(()), colours[0]))
+    object_colour = torch.where(
+        kind < 0.5, torch.ones(()), torch.where(kind < 0.75, torch.zeros(()), (far + colours[1]) / 2)
+    )
+    return background + (object_colour - background) * pixels
+
+
+def to_patches(pixels: Tensor, patch_size: int) -> Tensor:
+    """`[B, 3, h, w]` to `[B, N, P*P*3]`, row by row, (row, column, channel) inside: `preprocess.patchify` in torch."""
+    batch, channels, height, width = pixels.shape
+    rows, columns = height // patch_size, width // patch_size
+    cut = pixels.reshape(batch, channels, rows, patch_size, columns, patch_size)
+    return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, -1)
