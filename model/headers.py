@@ -97,8 +97,6 @@ def read_header(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
     except (struct.error, IndexError):
         raise InvalidImage(f"the {name} header is cut off: send the whole file") from None
     _check_size(header, limits)
-    if name == "JPEG":
-        _check_scans(data, header, limits)
     return header
 
 
@@ -130,6 +128,7 @@ def _check_size(header: ImageHeader, limits: ImageLimits) -> None:
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not a stuffed zero, a fill byte or a restart marker
 _TEM, _SOI, _EOI, _SOS, _APP1 = 0x01, 0xD8, 0xD9, 0xDA, 0xE1
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # without DHT, JPG and DAC, which share the range
+_SEQUENTIAL = {0xC0, 0xC1, 0xC9}  # baseline and extended, Huffman or arithmetic
 
 
 def _jpeg_segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
@@ -152,20 +151,24 @@ def _jpeg_segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
 
 
 def _read_jpeg(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
-    size: tuple[int, int] | None = None
-    orientation = 0
+    frame, frame_at, orientation = 0, 0, 0
     for marker, start, end in _jpeg_segments(data):
         if marker == _APP1 and not orientation and data[start : start + 6] == b"Exif\0\0":
             orientation = _orientation(data[start:end])
         elif marker in _SOF:
-            if size is not None:
+            if frame:
                 raise InvalidImage("the JPEG has two frame headers: save it again")
-            height, width = struct.unpack_from(">xHH", data, start)
-            size = width, height
+            frame, frame_at = marker, start
         elif marker == _SOS:
-            if size is None:
+            if not frame:
                 raise InvalidImage("the JPEG has image data before its frame header: save it again")
-            return ImageHeader("JPEG", *size, orientation or 1)
+            height, width, components = struct.unpack_from(">xHHB", data, frame_at)
+            header = ImageHeader("JPEG", width, height, orientation or 1)
+            _check_size(header, limits)
+            # libjpeg takes no second scan when the first one of a sequential image holds every component.
+            if frame not in _SEQUENTIAL or data[start] != components:
+                _check_scans(data, header, limits)
+            return header
     raise InvalidImage("the JPEG ends before its image data: send the whole file")
 
 

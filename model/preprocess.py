@@ -8,10 +8,12 @@ import math
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import WebPImagePlugin as _WebPImagePlugin  # noqa: F401 - or the first WebP would load every plugin there is
 
 from model.headers import ImageError, ImageHeader, ImageLimits, ImageTooLarge, InvalidImage, read_header
 from model.manifest import Preprocessing
@@ -52,7 +54,7 @@ class PatchSequence:
 
 
 def preprocess(
-    data: bytes,
+    data: bytes | bytearray,
     spec: Preprocessing,
     limits: ImageLimits,
     *,
@@ -144,7 +146,7 @@ def _enough(width: int, height: int, spec: Preprocessing, grid: tuple[int, int])
 
 # --- decoding -------------------------------------------------------------------------------------------------------
 def decode(
-    data: bytes,
+    data: bytes | bytearray,
     header: ImageHeader,
     *,
     at_least: tuple[int, int] | None,
@@ -165,28 +167,42 @@ def decode(
     # setting the same filter again changes nothing.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        image = _load(data, header, at_least)
-        image = to_rgb(image, background)
+        image = to_rgb(_load(data, header, at_least), background)
+        turn = _TURNS.get(header.orientation)
+        return image if turn is None else image.transpose(turn)
     except ImageError:
         raise
     except Image.DecompressionBombError:
         raise ImageTooLarge("the image is larger than Pillow's own limit: make it smaller") from None
     except Exception as error:  # noqa: BLE001 - decoders raise anything, from zlib.error to IndexError
-        reason = f"{type(error).__name__}: {error}"
-        raise InvalidImage(f"the {header.format} cannot be decoded ({reason}): send the whole, unbroken file") from None
-    turn = _TURNS.get(header.orientation)
-    return image if turn is None else image.transpose(turn)
+        reason = "broken metadata" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+        raise InvalidImage(f"the {header.format} cannot be decoded ({reason}): send the whole file") from None
 
 
-def _load(data: bytes, header: ImageHeader, at_least: tuple[int, int] | None) -> Image.Image:
+def _load(data: bytes | bytearray, header: ImageHeader, at_least: tuple[int, int] | None) -> Image.Image:
+    """Open and decode; nothing is allocated for pixels before the sizes are compared."""
     image = Image.open(BytesIO(data), formats=(header.format,))
     # Two parsers that disagree about a file are how limits are passed by.
     if image.size != (header.width, header.height):
         raise InvalidImage(f"the {header.format} header contradicts itself: save the image again")
     if at_least is not None and header.format == "JPEG":
         image.draft(None, at_least if header.orientation < 5 else at_least[::-1])
+    if header.format == "PNG" and "transparency" in image.info:
+        image.info["transparency"] = _transparent_colour(image)
     image.load()
     return image
+
+
+def _transparent_colour(image: ImageFile.ImageFile) -> Any:
+    """The transparent colour of a PNG in units of the decoded pixels; Pillow gives it in units of the file's.
+
+    Of 16-bit RGB Pillow keeps the high bytes, so the colours that share them with the transparent one vanish too.
+    """
+    value, stored = image.info["transparency"], image.tile[0].args
+    if stored == "RGB;16B":
+        return tuple(each >> 8 for each in value)
+    scale = {"L;2": 85, "L;4": 17}.get(stored, 1) if isinstance(stored, str) else 1
+    return value if scale == 1 else value * scale
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
@@ -208,11 +224,15 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    """0..65535 to 0..255 by /257, rounded."""
-    values = np.asarray(image).astype(np.uint32)  # [H, W]
-    if values.max() > 65535:
+    """0..65535 to 0..255 by /257, rounded; the transparent value, if there is one, becomes alpha."""
+    values = np.asarray(image).astype(np.int64)  # [H, W]
+    if values.min() < 0 or values.max() > 65535:
         raise InvalidImage("the image has more than 16 bits a channel: save it with 8")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if "transparency" not in image.info:
+        return grey
+    opaque = values != image.info["transparency"]
+    return Image.merge("LA", (grey, Image.fromarray(opaque.astype(np.uint8) * np.uint8(255))))
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------------
@@ -225,12 +245,11 @@ def resize(image: Image.Image, spec: Preprocessing, grid: tuple[int, int]) -> ND
     wide, high = grid[1] * spec.patch_size, grid[0] * spec.patch_size
     full_wide, full_high = _resized(*image.size, spec, grid)
     left, top = round((full_wide - wide) / 2), round((full_high - high) / 2)
-    across, down = image.width / full_wide, image.height / full_high  # source pixels in one resized pixel
     box = (
-        left * across,
-        top * down,
-        min(image.width, (left + wide) * across),
-        min(image.height, (top + high) * down),
+        left * image.width / full_wide,
+        top * image.height / full_high,
+        (left + wide) * image.width / full_wide,
+        (top + high) * image.height / full_high,
     )
     return np.asarray(image.resize((wide, high), _FILTERS[spec.interpolation], box))
 
