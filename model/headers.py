@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 _MAX_SEGMENTS = 5_000  # of a JPEG or a WebP: the longest ICC profile takes 255, a scan at most a few
+_MAX_JUNK = 1 << 20  # bytes between two segments of a JPEG, which decoders skip
 _MAX_EXIF_ENTRIES = 1_000  # of the first directory; cameras write fewer than 50
 
 
@@ -133,9 +134,9 @@ _SEQUENTIAL = {0xC0, 0xC1, 0xC9}  # baseline and extended, Huffman or arithmetic
 
 def _jpeg_segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
     """(marker, start, end) of every segment's content, up to the end of the image. Scan data is stepped over."""
-    position = 2
+    position, horizon = 2, _MAX_JUNK
     for _ in range(_MAX_SEGMENTS):
-        found = _MARKER.search(data, position)
+        found = _MARKER.search(data, position, position + horizon)
         if found is None or data[found.end() - 1] == _EOI:
             return
         marker, start = data[found.end() - 1], found.end()
@@ -146,27 +147,28 @@ def _jpeg_segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
         if marker == _SOI or end < start + 2 or end > len(data):
             raise InvalidImage("a JPEG segment is cut off or broken: send the whole file")
         yield marker, start + 2, end
-        position = end
+        position, horizon = end, len(data) if marker == _SOS else _MAX_JUNK
     raise ImageTooLarge(f"more than {_MAX_SEGMENTS} JPEG segments: save the image again with a usual encoder")
 
 
 def _read_jpeg(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
-    frame, frame_at, orientation = 0, 0, 0
+    frame: tuple[int, int, int, int] | None = None  # marker, height, width, components
+    orientation = 0
     for marker, start, end in _jpeg_segments(data):
         if marker == _APP1 and not orientation and data[start : start + 6] == b"Exif\0\0":
             orientation = _orientation(data[start:end])
         elif marker in _SOF:
             if frame:
                 raise InvalidImage("the JPEG has two frame headers: save it again")
-            frame, frame_at = marker, start
+            frame = (marker, *struct.unpack_from(">xHHB", data[start:end]))
         elif marker == _SOS:
             if not frame:
                 raise InvalidImage("the JPEG has image data before its frame header: save it again")
-            height, width, components = struct.unpack_from(">xHHB", data, frame_at)
+            process, height, width, components = frame
             header = ImageHeader("JPEG", width, height, orientation or 1)
             _check_size(header, limits)
             # libjpeg takes no second scan when the first one of a sequential image holds every component.
-            if frame not in _SEQUENTIAL or data[start] != components:
+            if process not in _SEQUENTIAL or data[start] != components:
                 _check_scans(data, header, limits)
             return header
     raise InvalidImage("the JPEG ends before its image data: send the whole file")
@@ -206,19 +208,19 @@ def _read_png(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
 
 def _walk_png(data: bytes | bytearray, limits: ImageLimits) -> int:
     """Step over the chunks after IHDR and return the orientation: whole, in bounds, one header, some data, an end."""
-    position, orientation, has_data = 33, 1, False
+    position, orientation, has_data = 33, 0, False
     for _ in range(limits.max_png_chunks):
         length, kind = struct.unpack_from(">I4s", data, position)
         position += length + 12
         if position > len(data) or kind == b"IHDR":
             raise InvalidImage("a PNG chunk is cut off or repeated: send the whole file")
-        if kind == b"eXIf":
+        if kind == b"eXIf" and not orientation:
             orientation = _orientation(data[position - length - 4 : position - 4])
         has_data |= kind == b"IDAT"
         if kind == b"IEND":
             if not has_data:
                 raise InvalidImage("the PNG holds no image data: send the whole file")
-            return orientation
+            return orientation or 1
     raise ImageTooLarge(f"more than {limits.max_png_chunks} PNG chunks: save the image again with a usual encoder")
 
 
@@ -230,37 +232,43 @@ def _read_webp(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
     kind = bytes(data[12:16])
     if kind != b"VP8X":
         return ImageHeader("WEBP", *_webp_frame(data, 12))
-    flags, wide, high = struct.unpack_from("<B3xI2xH", data, 20)[0], _u24(data, 24), _u24(data, 27)
-    header = ImageHeader("WEBP", wide + 1, high + 1)
-    _check_size(header, limits)
-    return _walk_webp(data, 8 + riff_size, header, animated=bool(flags & 2))
+    flags, wide, high = data[20], _u24(data, 24), _u24(data, 27)
+    canvas = ImageHeader("WEBP", wide + 1, high + 1)
+    _check_size(canvas, limits)
+    return _walk_webp(data, 8 + riff_size, canvas, animated=bool(flags & 2))
 
 
-def _walk_webp(data: bytes | bytearray, end: int, header: ImageHeader, *, animated: bool) -> ImageHeader:
-    """Step over the chunks after VP8X: the frames must agree with the canvas, and EXIF may turn the image."""
-    position, has_frame = 30, False
+def _webp_chunks(data: bytes | bytearray, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start, length) of the content of every chunk after VP8X."""
+    position = 30
     for _ in range(_MAX_SEGMENTS):
         if position + 8 > end:
-            break
+            return
         kind, length = struct.unpack_from("<4sI", data, position)
         if position + 8 + length > end:
             raise InvalidImage("a WebP chunk is cut off: send the whole file")
-        if kind in {b"VP8 ", b"VP8L"} and not animated:
-            has_frame = True
-            if _webp_frame(data, position) != (header.width, header.height):
-                raise InvalidImage("the WebP frame is not as large as its canvas: save the image again")
+        yield kind, position + 8, length
+        position += 8 + length + length % 2
+    raise ImageTooLarge(f"more than {_MAX_SEGMENTS} WebP chunks: save the image again with a usual encoder")
+
+
+def _walk_webp(data: bytes | bytearray, end: int, canvas: ImageHeader, *, animated: bool) -> ImageHeader:
+    """The frames must agree with the canvas, and the first EXIF may turn the image."""
+    orientation, has_frame = 0, False
+    for kind, start, length in _webp_chunks(data, end):
+        if kind == b"EXIF" and not orientation:
+            orientation = _orientation(data[start : start + length])
         elif kind == b"ANMF" and animated:
             has_frame = True
-            if _u24(data, position + 14) >= header.width or _u24(data, position + 17) >= header.height:
+            if _u24(data, start + 6) >= canvas.width or _u24(data, start + 9) >= canvas.height:
                 raise InvalidImage("a WebP frame is larger than its canvas: save the image again")
-        elif kind == b"EXIF":
-            header = replace(header, orientation=_orientation(data[position + 8 : position + 8 + length]))
-        position += 8 + length + length % 2
-    else:
-        raise ImageTooLarge(f"more than {_MAX_SEGMENTS} WebP chunks: save the image again with a usual encoder")
+        elif kind in {b"VP8 ", b"VP8L"} and not animated:
+            has_frame = True
+            if _webp_frame(data, start - 8) != (canvas.width, canvas.height):
+                raise InvalidImage("the WebP frame is not as large as its canvas: save the image again")
     if not has_frame:
         raise InvalidImage("the WebP holds no image: send the whole file")
-    return header
+    return replace(canvas, orientation=orientation or 1)
 
 
 def _webp_frame(data: bytes | bytearray, position: int) -> tuple[int, int]:
