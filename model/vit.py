@@ -133,7 +133,8 @@ def matmul_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor,
     scores = (query * (width // heads) ** -0.5) @ key.transpose(-1, -2)  # [B, H, T, T]
     valid = torch.arange(tokens, device=query.device) < lengths[:, None]  # [B, T]
     weights = scores.masked_fill(~valid[:, None, None, :], float("-inf")).softmax(-1)
-    return (weights.to(value.dtype) @ value).transpose(1, 2).reshape(batch, tokens, width)
+    mixed: Tensor = weights.to(value.dtype) @ value  # [B, H, T, D/H]
+    return mixed.transpose(1, 2).reshape(batch, tokens, width)
 
 
 class Attention(nn.Module):
@@ -192,8 +193,9 @@ class VisionTransformer(nn.Module):
 
     def attend_with(self, attend: Attend) -> None:
         """Compute attention by another function of the same arguments and result."""
-        for block in self.blocks:
-            block.attention.attend = attend
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.attend = attend
 
     def forward(self, patches: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
         """Classify a batch of images of any sizes.

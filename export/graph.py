@@ -1,0 +1,137 @@
+"""The graph: a trained model to ONNX operators, with both axes dynamic.
+
+The model is not bent for export; `ServingGraph` is a copy of it with three changes: the normalisation of pixels is
+folded into the patch embedding, attention becomes the operator of the chosen opset, and outputs are float32.
+
+Axes: `B` images, `N` patches, `T` tokens, `D` width, `H` heads, `K` classes.
+"""
+
+import copy
+import warnings
+from typing import Literal
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from model.manifest import METADATA_KEY, Manifest, Precision
+from model.vit import Attend, PatchEmbedding, VisionTransformer, matmul_attention
+
+Opset = Literal[24, 18]
+_DTYPE: dict[Precision, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
+MAX_FILE_BYTES = 2**31 - 2**20  # protobuf's limit for one message, less room for the graph itself
+
+
+class ExportError(ValueError):
+    """A model that cannot be exported as asked; the message says why and what to do instead."""
+
+
+class FoldedPatchEmbedding(nn.Module):
+    """`PatchEmbedding` with `(x/255 - mean) / std` folded into weight and bias: one Cast, one MatMul, one Add."""
+
+    def __init__(self, source: PatchEmbedding, dtype: torch.dtype) -> None:
+        super().__init__()
+        mean, std = source.mean.double(), source.std.double()
+        folded = source.project.weight.double() / std
+        bias = source.project.bias.double() - folded @ mean
+        # In float16 a weight divided by 255 may become subnormal and lose digits: scale the pixels there instead.
+        self.scale = 1 / 255 if dtype == torch.float16 else None
+        if self.scale is None:
+            folded = folded / 255
+        self.project = nn.Linear(folded.shape[1], folded.shape[0])
+        with torch.no_grad():
+            self.project.weight.copy_(folded)
+            self.project.bias.copy_(bias)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """uint8 `[B, N, P*P*C]` to `[B, N, D]`."""
+        pixels = patches.to(self.project.weight.dtype)
+        projected: Tensor = self.project(pixels if self.scale is None else pixels * self.scale)
+        return projected
+
+
+def onnx_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads: int) -> Tensor:
+    """`model.vit.masked_attention` as the standard `Attention` operator of opset 24.
+
+    Its seventh input, `nonpad_kv_seqlen`, is the number of valid tokens: no mask is ever made, and on CUDA in float16
+    the runtime may take flash attention.
+    """
+    mixed: Tensor = torch.onnx.ops.symbolic(
+        "Attention",
+        [query, key, value, None, None, None, lengths],
+        attrs={"q_num_heads": heads, "kv_num_heads": heads},
+        dtype=query.dtype,
+        shape=query.shape,
+        version=24,
+    )
+    return mixed
+
+
+_ATTENTION: dict[Opset, Attend] = {24: onnx_attention, 18: matmul_attention}
+
+
+class ServingGraph(nn.Module):
+    """The exported module: uint8 patches and grids in, float32 logits and embeddings out."""
+
+    def __init__(self, model: VisionTransformer, opset: Opset, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        self.model.attend_with(_ATTENTION[opset])
+        self.model.embedding = FoldedPatchEmbedding(model.embedding, dtype)  # type: ignore[assignment]
+        self.to(dtype).eval().requires_grad_(False)
+
+    def forward(self, patches: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 `[B, N, P*P*C]`, int64 `[B, 2]` to float32 `[B, K]` and `[B, D]`."""
+        logits, embedding = self.model(patches, grid)
+        return logits.float(), embedding.float()
+
+
+def check_size(model: VisionTransformer, precision: Precision) -> None:
+    """Refuse early what cannot become one file.
+
+    Raises:
+        ExportError: when the weights alone pass protobuf's limit of 2 GiB for a single file.
+    """
+    size = sum(weight.numel() for weight in model.parameters()) * _DTYPE[precision].itemsize
+    if size > MAX_FILE_BYTES:
+        raise ExportError(
+            f"the weights need {size / 1e9:.2f} GB in {precision}, and an artifact is one file of at most 2.15 GB "
+            "(protobuf's limit): export with --precision float16, which halves it"
+        )
+
+
+def build_graph(model: VisionTransformer, manifest: Manifest, opset: Opset) -> ir.Model:
+    """Trace `model` into an ONNX model that carries `manifest`.
+
+    Args:
+        model: float32, on the CPU; left as it is.
+        manifest: its `precision` chooses the weights' type.
+        opset: 24 for the `Attention` operator, 18 for older runtimes and TensorRT (MatMul and Softmax).
+
+    Raises:
+        ExportError: when the weights cannot be stored in one file.
+    """
+    check_size(model, manifest.precision)
+    spec = manifest.preprocessing
+    rows, columns = 3, 5  # any example: both axes are dynamic
+    patches = torch.zeros(2, rows * columns, spec.patch_dim, dtype=torch.uint8)
+    grid = torch.tensor([[rows, columns]] * 2)
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("patches")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.onnx about itself
+        program = torch.onnx.export(
+            ServingGraph(model, opset, _DTYPE[manifest.precision]),
+            (patches, grid),
+            dynamo=True,
+            opset_version=opset,
+            input_names=["patches", "grid"],
+            output_names=["logits", "embedding"],
+            dynamic_shapes={"patches": {0: batch, 1: length}, "grid": {0: batch}},
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch.onnx returned no program")
+    graph = program.model
+    graph.metadata_props.clear()  # the exporter's own notes
+    graph.metadata_props[METADATA_KEY] = manifest.to_json()
+    return graph

@@ -1,0 +1,93 @@
+"""The exported graph: one file, the contract's names and types, the manifest inside, the chosen operators."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+
+from export.graph import ExportError, FoldedPatchEmbedding, Opset, build_graph, check_size
+from model.manifest import Manifest, Preprocessing, Provenance
+from model.vit import PatchEmbedding, VisionTransformer, decode_variant
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def small_model() -> VisionTransformer:
+    torch.manual_seed(0)
+    config, spec = decode_variant("Femto/7", classes=5)
+    return VisionTransformer(replace(config, depth=2), replace(spec, **IMAGENET)).eval()
+
+
+def manifest_of(model: VisionTransformer) -> Manifest:
+    return Manifest("small", "1", tuple("abcde"), model.preprocessing, Provenance("random"))
+
+
+@pytest.fixture(scope="module", params=[24, 18])
+def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Opset]:
+    model = small_model()
+    path = tmp_path_factory.mktemp("graph") / "small.onnx"
+    ir.save(build_graph(model, manifest_of(model), request.param), path)
+    return path, request.param
+
+
+def test_it_is_one_file_with_the_contracts_inputs_and_outputs(artifact: tuple[Path, Opset]) -> None:
+    path, _ = artifact
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert [(item.name, item.type, item.shape) for item in session.get_inputs()] == [
+        ("patches", "tensor(uint8)", ["batch", "patches", 147]),
+        ("grid", "tensor(int64)", ["batch", 2]),
+    ]
+    assert [(item.name, item.type, item.shape) for item in session.get_outputs()] == [
+        ("logits", "tensor(float)", ["batch", 5]),
+        ("embedding", "tensor(float)", ["batch", 64]),
+    ]
+    manifest = Manifest.from_json(session.get_modelmeta().custom_metadata_map["patchserve"])
+    assert manifest == manifest_of(small_model())
+
+
+def test_operators_are_standard_and_those_of_the_opset(artifact: tuple[Path, Opset]) -> None:
+    path, opset = artifact
+    model = onnx.load(path)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
+    operators = Counter(node.op_type for node in model.graph.node)
+    assert operators["Conv"] == 0
+    assert operators["Attention"] == (2 if opset == 24 else 0)
+    assert operators["Softmax"] == (0 if opset == 24 else 2)
+
+
+def test_an_image_is_bit_equal_alone_and_in_a_mixed_padded_batch(artifact: tuple[Path, Opset]) -> None:
+    session = onnxruntime.InferenceSession(str(artifact[0]), providers=["CPUExecutionProvider"])
+    draw = np.random.default_rng(0)
+    grids = np.array([(4, 4), (1, 1), (2, 9), (8, 8), (1, 7)], np.int64)
+    patches = draw.integers(0, 256, (5, 64, 147), np.uint8)
+    together = session.run(None, {"patches": patches, "grid": grids})
+    for index, (rows, columns) in enumerate(grids):
+        own = {"patches": patches[index : index + 1, : rows * columns], "grid": grids[index : index + 1]}
+        for alone, batched in zip(session.run(None, own), together, strict=True):
+            assert np.array_equal(alone[0], batched[index])
+
+
+def test_folding_the_normalisation_changes_nothing() -> None:
+    torch.manual_seed(0)
+    embedding = PatchEmbedding(Preprocessing(7, (4, 4), 64, **IMAGENET), 32)
+    patches = torch.randint(0, 256, (2, 9, 147), dtype=torch.uint8)
+    with torch.no_grad():
+        folded = FoldedPatchEmbedding(embedding, torch.float32)(patches)
+        halved = FoldedPatchEmbedding(embedding, torch.float16).half()(patches).float()
+        torch.testing.assert_close(folded, embedding(patches), atol=2e-6, rtol=0)
+        torch.testing.assert_close(halved, embedding(patches), atol=4e-3, rtol=0)
+
+
+def test_weights_over_the_limit_of_one_file_are_refused_with_the_way_out() -> None:
+    with torch.device("meta"):
+        huge = VisionTransformer(*decode_variant("H/14"))
+    with pytest.raises(ExportError, match=r"2\.53 GB in float32.*--precision float16"):
+        check_size(huge, "float32")
+    check_size(huge, "float16")
