@@ -1,0 +1,131 @@
+"""Which of the waiting images share the next batch: pure planning, no clock, no thread.
+
+`B` images, `N` patches, `P` patch side. A batch is padded to its longest image, so it costs `B * max(N)` patches;
+what is not in an image is padding.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.preprocess import PatchSequence
+
+
+class Waiting(Protocol):
+    """What planning needs to know of a waiting image."""
+
+    @property
+    def length(self) -> int:
+        """Patches."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns)."""
+
+    @property
+    def deadline_s(self) -> float:
+        """When an answer is of no use any more, seconds on the caller's clock."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Nobody waits for the answer."""
+
+
+Item = TypeVar("Item", bound=Waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What one batch may hold.
+
+    Attributes:
+        max_patches: B * max(N).
+        max_images: B.
+        overhead_patches: what one more engine run costs, in patches: padding up to it is cheaper than a second run.
+        mixed_grids: False if all images of a batch must have the same grid.
+    """
+
+    max_patches: int
+    max_images: int
+    overhead_patches: int
+    mixed_grids: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[Item]):
+    """The next batch.
+
+    Attributes:
+        batch: the images that run; empty if none is alive.
+        expired: images whose deadline has passed.
+        cancelled: images that nobody waits for.
+        full: the batch could not take one more image of its kind.
+    """
+
+    batch: list[Item]
+    expired: list[Item]
+    cancelled: list[Item]
+    full: bool
+
+
+def plan_batch(waiting: Iterable[Item], now_s: float, limits: BatchLimits) -> Plan[Item]:
+    """Choose the next batch around the oldest living image.
+
+    The oldest always goes, so nobody starves because of its size, even one that is over the limits alone. Images of
+    similar length join it, the one that adds the least padding first, older before younger.
+
+    Args:
+        waiting: in order of arrival.
+        now_s: on the clock of the deadlines, seconds.
+        limits: of one batch.
+    """
+    cancelled: list[Item] = []
+    expired: list[Item] = []
+    living: list[Item] = []
+    for item in waiting:
+        (cancelled if item.cancelled else expired if item.deadline_s <= now_s else living).append(item)
+    if not living:
+        return Plan([], expired, cancelled, full=False)
+    batch, full = _grow(living[0], living[1:], limits)
+    return Plan(batch, expired, cancelled, full)
+
+
+def _grow(anchor: Item, others: Sequence[Item], limits: BatchLimits) -> tuple[list[Item], bool]:
+    if not limits.mixed_grids:
+        others = [item for item in others if item.grid == anchor.grid]
+    # Sorting is stable: among equals the older comes first on both sides.
+    shorter = sorted((item for item in others if item.length < anchor.length), key=lambda item: -item.length)
+    longer = sorted((item for item in others if item.length >= anchor.length), key=lambda item: item.length)
+    batch, longest, padding, left, right = [anchor], anchor.length, 0, 0, 0
+    while left < len(shorter) or right < len(longer):
+        down = longest - shorter[left].length if left < len(shorter) else None
+        up = (longer[right].length - longest) * len(batch) if right < len(longer) else None
+        take_longer = down is None or (up is not None and up <= down)
+        added, new_longest = (up, longer[right].length) if take_longer else (down, longest)
+        if len(batch) >= limits.max_images or (len(batch) + 1) * new_longest > limits.max_patches:
+            return batch, True
+        if padding + (added or 0) > limits.overhead_patches:
+            return batch, False
+        batch.append(longer[right] if take_longer else shorter[left])
+        left, right = (left, right + 1) if take_longer else (left + 1, right)
+        longest, padding = new_longest, padding + (added or 0)
+    return batch, len(batch) >= limits.max_images or (len(batch) + 1) * longest > limits.max_patches
+
+
+def assemble(sequences: Sequence[PatchSequence]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Stack images into one batch, padded on the right with zeros.
+
+    Returns:
+        patches uint8 [B, max(N), P*P*3] and grid int64 [B, 2].
+    """
+    longest = max(len(sequence.patches) for sequence in sequences)
+    grid = np.array([sequence.grid for sequence in sequences], np.int64)
+    if all(len(sequence.patches) == longest for sequence in sequences):
+        return np.stack([sequence.patches for sequence in sequences]), grid
+    patches = np.zeros((len(sequences), longest, sequences[0].patches.shape[1]), np.uint8)
+    for row, sequence in zip(patches, sequences, strict=True):
+        row[: len(sequence.patches)] = sequence.patches
+    return patches, grid

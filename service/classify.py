@@ -1,0 +1,187 @@
+"""POST /classify: from the request to the reply."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from service.admission import Admission
+from service.disconnects import cancel_when_gone
+from service.engine import Model
+from service.errors import BadRequest, Draining, InvalidParameter, NotReady
+from service.lifecycle import Lifecycle, Phase
+from service.metrics import Metrics
+from service.pipeline import Job, Pipeline, Wanted
+from service.problems import MEDIA_TYPE, ProblemReply
+from service.replies import ClassifyReply, name_of, result_of, timing_of
+from service.settings import Settings
+from service.tracking import remember
+from service.uploads import read_uploads
+
+_DEFAULT_K = 5
+_MAX_K = 100
+
+
+def _digits(value: Any) -> int:
+    """Plain ASCII digits only: no sign, no exponent, no underscore, none of Unicode's other digits."""
+    if not isinstance(value, str) or not re.fullmatch("[0-9]{1,9}", value):
+        raise ValueError("not a whole number")
+    return int(value)
+
+
+_Whole = Annotated[int, BeforeValidator(_digits)]
+
+
+class ClassifyQuery(BaseModel):
+    """Query parameters; an unknown one is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: _Whole | None = Field(None, ge=1, le=_MAX_K, description="labels per image, at most the model's; default 5")
+    max_patches: _Whole | None = Field(
+        None, ge=1, description="patch budget per image: fewer is faster and less accurate; the model's own bounds it"
+    )
+    timeout_ms: _Whole | None = Field(None, ge=1, description="deadline from the end of the upload, milliseconds")
+
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "minItems": 1,
+                            "description": "one part named `file` per image; other small parts are ignored",
+                        }
+                    },
+                }
+            },
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}}
+    for status, text in {
+        400: "`bad_request`, `bad_multipart`",
+        408: "`upload_timeout`",
+        413: "`body_too_large`",
+        415: "`unsupported_media_type`",
+        422: "`invalid_image`, `image_too_large`, `invalid_parameter`",
+        429: "`overloaded`: try again after `Retry-After` seconds",
+        500: "`internal`",
+        503: "`not_ready`, `draining`: try again after `Retry-After` seconds",
+        504: "`deadline_exceeded`",
+    }.items()
+}
+
+
+class Classifier:
+    """The parts that one classify request passes through."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: Model,
+        pipeline: Pipeline,
+        admission: Admission,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._model = model
+        self._pipeline = pipeline
+        self._admission = admission
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._clock = clock
+        self._name = name_of(model)
+
+    async def __call__(self, request: Request, query: ClassifyQuery) -> Response:
+        """Answer one request.
+
+        Raises:
+            RequestError: whatever stands in the way of the only upload, or of the whole request.
+        """
+        self._check_phase()
+        k, max_patches, timeout_s = self._check(query)
+        self._admission.check_open()
+        with self._admission.hold_upload() as memory:
+            uploads = await read_uploads(
+                _single_headers(request), request.receive, self._settings, self._settings.formats, memory, self._clock
+            )
+            uploaded_s = self._clock()
+            async with cancel_when_gone(request.receive):
+                jobs = await self._pipeline.classify(uploads, Wanted(k, max_patches, uploaded_s + timeout_s))
+        self._count(jobs)
+        if len(jobs) == 1 and jobs[0].error is not None:
+            raise jobs[0].error
+        return self._reply(request, jobs, uploaded_s)
+
+    def _check_phase(self) -> None:
+        if self._lifecycle.phase == Phase.STARTING:
+            raise NotReady
+        if self._lifecycle.phase == Phase.CLOSING:
+            raise Draining
+
+    def _check(self, query: ClassifyQuery) -> tuple[int, int, float]:
+        """`k`, patch budget and timeout in seconds, within what this model and this service allow."""
+        classes = len(self._model.manifest.labels)
+        k = min(_DEFAULT_K, classes) if query.k is None else query.k
+        timeout_ms = self._settings.default_timeout_ms if query.timeout_ms is None else query.timeout_ms
+        if k > classes or timeout_ms > self._settings.max_timeout_ms:
+            raise InvalidParameter
+        own = self._model.manifest.preprocessing.max_patches
+        return k, min(query.max_patches or own, own), timeout_ms / 1000
+
+    def _count(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._metrics.images.labels("ok" if job.error is None else job.error.code).inc()
+
+    def _reply(self, request: Request, jobs: list[Job], uploaded_s: float) -> Response:
+        arrived_s = request.state.arrived_s
+        timing = timing_of(jobs, uploaded_s - arrived_s, self._clock() - arrived_s)
+        for stage, milliseconds in timing:
+            self._metrics.stages.labels(stage).observe(milliseconds / 1000)
+        remember(request, images=len(jobs), failed=sum(job.error is not None for job in jobs))
+        reply = ClassifyReply(
+            model=self._name,
+            results=[result_of(job) for job in jobs],
+            timing_ms=timing,
+            request_id=request.state.request_id,
+        )
+        return Response(reply.model_dump_json(), media_type="application/json")
+
+
+def classify_router(classifier: Classifier) -> APIRouter:
+    """The route."""
+    router = APIRouter()
+
+    @router.post("/classify", response_model=ClassifyReply, responses=_PROBLEMS, openapi_extra=_BODY)
+    async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
+        """Classify one image or several: multipart parts named `file`, or one raw `image/*` body."""
+        return await classifier(request, query)
+
+    return router
+
+
+def _single_headers(request: Request) -> dict[str, str]:
+    """The headers as a mapping.
+
+    Raises:
+        BadRequest: if one that decides how the body is read comes twice.
+    """
+    for name in ("content-type", "content-length", "content-encoding"):
+        if len(request.headers.getlist(name)) > 1:
+            raise BadRequest
+    return dict(request.headers)

@@ -1,0 +1,80 @@
+"""The command line: `patchserve serve` and `patchserve classify`."""
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.errors import StartError
+
+_app = typer.Typer(
+    name="patchserve",
+    help="Classify images with a Vision Transformer: over HTTP, or right here.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The console script: every known failure is one line on standard error and status 1."""
+    try:
+        _app()
+    except StartError as error:
+        print(f"patchserve: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"patchserve {version('patchserve')}")  # noqa: T201
+        raise typer.Exit
+
+
+@_app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+@_app.command(
+    "serve",
+    help="Serve a model over HTTP; `patchserve serve --help` lists every setting.",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def _serve(context: typer.Context) -> None:
+    from service.settings import read_settings  # noqa: PLC0415 - `--version` and `--help` need none of this
+
+    settings = read_settings(context.args)
+    from service.server import serve  # noqa: PLC0415 - nor does `serve --help`, or a wrong flag, need the framework
+
+    serve(settings)
+
+
+@_app.command("classify")
+def _classify(
+    files: Annotated[list[Path], typer.Argument(help="Images.", metavar="FILES...")],
+    model: Annotated[Path | None, typer.Option(help="Artifact (.onnx); default: the bundled one.")] = None,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Labels per image.")] = 5,
+    max_patches: Annotated[int | None, typer.Option(min=1, help="Patch budget per image.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Classify image files without a server."""
+    from service.offline import classify_files, render  # noqa: PLC0415
+
+    rows = classify_files(files, model=model, k=k, max_patches=max_patches)
+    if as_json:
+        print(json.dumps([row.to_dict() for row in rows], indent=2))  # noqa: T201
+    else:
+        render(rows)
+    for row in rows:
+        if row.error is not None:
+            print(f"patchserve: {row.path}: {row.error}", file=sys.stderr)  # noqa: T201
+    if any(row.error is not None for row in rows):
+        raise typer.Exit(1)

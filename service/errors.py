@@ -1,0 +1,232 @@
+"""Every error the service knows, as one tree.
+
+    StartError                  ends the start with one line for the operator
+    EngineError                 the engine failed on a batch; the scheduler looks for the culprit
+    RequestError                status, stable code, one public sentence
+    ├── BadRequest              400 bad_request
+    │   └── BadMultipart        400 bad_multipart
+    ├── NotFound                404 not_found
+    ├── MethodNotAllowed        405 method_not_allowed
+    ├── UploadTimeout           408 upload_timeout
+    ├── BodyTooLarge            413 body_too_large
+    ├── AddressTooLong          414 address_too_long
+    ├── UnsupportedMediaType    415 unsupported_media_type
+    ├── InvalidImage            422 invalid_image
+    ├── ImageTooLarge           422 image_too_large
+    ├── InvalidParameter        422 invalid_parameter
+    ├── Overloaded              429 overloaded (or 503, by setting), with Retry-After
+    ├── HeadersTooLarge         431 headers_too_large
+    ├── ClientClosed            499 client_closed: in logs and metrics only, nobody is left to read it
+    ├── Internal                500 internal
+    ├── Unavailable             503, with Retry-After
+    │   ├── NotReady            not_ready
+    │   └── Draining            draining
+    └── DeadlineExceeded        504 deadline_exceeded
+
+The lower floors raise them; only `service.problems` turns a `RequestError` into a reply. The sentence of a code is
+fixed and may name a configured limit, never anything that a client sent.
+"""
+
+# ruff: noqa: N818 - classes are named after their codes, and codes name what is wrong
+
+from http import HTTPStatus
+from typing import ClassVar
+
+from model import headers
+
+
+class StartError(Exception):
+    """The service cannot start; the message is one line that says what is wrong and what to do."""
+
+
+class EngineError(Exception):
+    """The engine failed on a batch; the message is for the log."""
+
+
+class RequestError(Exception):
+    """A request that gets no answer but a problem document.
+
+    Args:
+        limits: values for the placeholders of the sentence.
+    """
+
+    status: int = 500
+    code: ClassVar[str] = "internal"
+    sentence: ClassVar[str] = "The service failed; the request may be sent again."
+    retry_after_s: int | None = None
+
+    def __init__(self, **limits: object) -> None:
+        super().__init__(self.code)
+        self.detail = self.sentence.format(**limits)
+
+    @property
+    def title(self) -> str:
+        """The short name of the status."""
+        return "Client Closed Request" if self.status == 499 else HTTPStatus(self.status).phrase
+
+
+class BadRequest(RequestError):
+    """HTTP that cannot be understood."""
+
+    status = 400
+    code = "bad_request"
+    sentence = "The request is not valid HTTP."
+
+
+class BadMultipart(BadRequest):
+    """Multipart syntax or part count."""
+
+    code = "bad_multipart"
+    sentence = (
+        "The multipart body is malformed, cut off, or has the wrong parts: send 1 to {max_files} parts named 'file', "
+        "at most {max_fields} small text fields, and the closing boundary."
+    )
+
+
+class NotFound(RequestError):
+    """No such route or model."""
+
+    status = 404
+    code = "not_found"
+    sentence = "There is nothing at this address."
+
+
+class MethodNotAllowed(RequestError):
+    """The route exists, for other methods."""
+
+    status = 405
+    code = "method_not_allowed"
+    sentence = "This address does not take this method."
+
+
+class UploadTimeout(RequestError):
+    """Headers or body came too late or too slowly."""
+
+    status = 408
+    code = "upload_timeout"
+    sentence = "The request was not received in time or came too slowly."
+
+
+class BodyTooLarge(RequestError):
+    """Declared or counted bytes over the limit."""
+
+    status = 413
+    code = "body_too_large"
+    sentence = "The body is larger than {max_body_bytes} bytes."
+
+
+class AddressTooLong(RequestError):
+    """A URL over the limit."""
+
+    status = 414
+    code = "address_too_long"
+    sentence = "The address is too long."
+
+
+class UnsupportedMediaType(RequestError):
+    """The body's type, its encoding, or an image format that is not allowed."""
+
+    status = 415
+    code = "unsupported_media_type"
+    sentence = (
+        "Send images as multipart/form-data with parts named 'file', or one image as an image/* body, "
+        "without content encoding, in one of these formats: {formats}."
+    )
+
+
+class InvalidImage(RequestError):
+    """An upload that is empty, truncated or cannot be decoded."""
+
+    status = 422
+    code = "invalid_image"
+    sentence = "The upload is empty, cut off, or cannot be decoded as an image."
+
+
+class ImageTooLarge(RequestError):
+    """An image over the limits of size or complexity."""
+
+    status = 422
+    code = "image_too_large"
+    sentence = (
+        "The image has more than {max_pixels} pixels, a side over {max_side} pixels, an aspect ratio over "
+        "{max_aspect:g}:1, or too many scans or chunks."
+    )
+
+
+class InvalidParameter(RequestError):
+    """A query parameter that is unknown or out of range."""
+
+    status = 422
+    code = "invalid_parameter"
+    sentence = "A query parameter is unknown or out of its range; /docs lists them."
+
+
+class Overloaded(RequestError):
+    """Shed by admission; cheap, and safe to retry."""
+
+    status = 429
+    code = "overloaded"
+    sentence = "The service is at its capacity; try again after the time in Retry-After."
+
+    def __init__(self, retry_after_s: int, status: int = 429) -> None:
+        super().__init__()
+        self.retry_after_s = retry_after_s
+        self.status = status
+
+
+class HeadersTooLarge(RequestError):
+    """Header fields over the limits of number or size."""
+
+    status = 431
+    code = "headers_too_large"
+    sentence = "The request has too many header fields, or they are too large."
+
+
+class ClientClosed(RequestError):
+    """The client left before the answer."""
+
+    status = 499
+    code = "client_closed"
+    sentence = "The client closed the connection."
+
+
+class Internal(RequestError):
+    """A bug, or an engine that fails on this image."""
+
+
+class Unavailable(RequestError):
+    """Not now."""
+
+    status = 503
+    retry_after_s = 1
+
+
+class NotReady(Unavailable):
+    """Before the model has been loaded and warmed up."""
+
+    code = "not_ready"
+    sentence = "The service is starting."
+
+
+class Draining(Unavailable):
+    """After the signal to stop."""
+
+    code = "draining"
+    sentence = "The service is shutting down; send the request again, to another replica."
+
+
+class DeadlineExceeded(RequestError):
+    """Accepted, but too late."""
+
+    status = 504
+    code = "deadline_exceeded"
+    sentence = "The request was accepted, but its deadline passed before the answer was ready."
+
+
+def from_image_error(error: headers.ImageError, limits: headers.ImageLimits) -> RequestError:
+    """The public error for a refused image; the message of `error` stays inside, for it may quote the file."""
+    if isinstance(error, headers.ImageTooLarge):
+        return ImageTooLarge(max_pixels=limits.max_pixels, max_side=limits.max_side, max_aspect=limits.max_aspect)
+    if isinstance(error, headers.UnsupportedFormat):
+        return UnsupportedMediaType(formats=", ".join(limits.formats))
+    return InvalidImage()

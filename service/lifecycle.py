@@ -1,0 +1,28 @@
+"""Where the process stands between its start and its end."""
+
+import enum
+
+
+class Phase(enum.IntEnum):
+    """Phases in order; they only go forward."""
+
+    STARTING = 0
+    SERVING = 1
+    DRAINING = 2  # told to stop: not ready for a load balancer, still serving
+    CLOSING = 3  # finishing what was accepted, taking nothing new
+
+
+class Lifecycle:
+    """The phase, written by the server and read by the routes."""
+
+    def __init__(self) -> None:
+        self._phase = Phase.STARTING
+
+    @property
+    def phase(self) -> Phase:
+        """The phase now."""
+        return self._phase
+
+    def advance(self, phase: Phase) -> None:
+        """Go on to a later phase; going back is ignored."""
+        self._phase = max(self._phase, phase)

@@ -1,0 +1,69 @@
+"""The log: one line an event, JSON or for a terminal, on standard error. No text of a client is ever logged."""
+
+import logging
+import sys
+from typing import Any, TextIO, cast
+
+import structlog
+
+from service.settings import LogSettings
+
+
+class LossyStream:
+    """A text stream whose failures are counted instead of raised: a full disk must not fail requests."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.lost = 0
+
+    def write(self, text: str) -> int:
+        """Write, or count a loss."""
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            self.lost += 1
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or count a loss."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.lost += 1
+
+
+def open_log(settings: LogSettings, stream: LossyStream, *, is_terminal: bool) -> structlog.typing.FilteringBoundLogger:
+    """A logger of our own; nothing global is configured.
+
+    Args:
+        settings: format and level.
+        stream: where lines go.
+        is_terminal: what `auto` goes by.
+    """
+    console = settings.log_format == "console" or (settings.log_format == "auto" and is_terminal)
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=is_terminal) if console else structlog.processors.JSONRenderer()
+    )
+    processors = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([] if console else [structlog.processors.format_exc_info]),
+        renderer,
+    ]
+    logger = structlog.wrap_logger(
+        structlog.PrintLogger(cast("TextIO", stream)),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+    )
+    return cast("structlog.typing.FilteringBoundLogger", logger)
+
+
+def quiet_libraries() -> None:
+    """Server and parser libraries log what clients send; our own lines say what is needed."""
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "python_multipart", "asyncio", "PIL"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def standard_error() -> LossyStream:
+    """Standard error as a stream that never raises."""
+    return LossyStream(sys.stderr)

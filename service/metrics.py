@@ -1,0 +1,59 @@
+"""All metrics, in one registry of their own. Labels come from fixed sets, never from a client."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from service.scheduler import BatchReport, Fate
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
+_PATCHES = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536)
+_RATIO = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+
+
+class Metrics:
+    """One instance per app."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        # Requests: how many, how they ended (`ok` or the code of a problem), how long each stage took.
+        self.requests = self._counter("requests", "Requests by route and outcome", "route", "outcome")
+        self.images = self._counter("images", "Uploaded images by outcome", "outcome")
+        self.stages = self._histogram("stage_seconds", "Seconds by stage of a request", _SECONDS, "stage")
+        # Batches: what ran together, and how much of it was padding.
+        self.batch_images = self._histogram("batch_images", "Images of a batch", _IMAGES)
+        self.batch_patches = self._histogram("batch_patches", "Patches of a batch without padding", _PATCHES)
+        self.padding_ratio = self._histogram("batch_padding_ratio", "Padding / padded patches of a batch", _RATIO)
+        self.batches = self._counter("batches", "Engine runs by outcome", "outcome")
+        self.fates = self._counter("scheduled_images", "Images that left the scheduler, by fate", "fate")
+        # What is going on now; all return to 0 at rest.
+        self.inflight = self._gauge("inflight_requests", "Requests without a complete reply")
+        self.decode_inflight = self._gauge("decode_inflight", "Images in a decode thread")
+        self.queue_patches = self._gauge("queue_patches", "Patches accepted and not yet answered")
+        self.upload_bytes = self._gauge("upload_bytes", "Bytes of uploads in memory")
+        self.engine_patches_per_s = self._gauge("engine_patches_per_second", "Speed of the engine, moving average")
+        self.log_lines_lost = self._gauge("log_lines_lost", "Log lines that could not be written")
+
+    def batch_ran(self, report: BatchReport) -> None:
+        """Count one engine run."""
+        self.batches.labels("failed" if report.failed else "ok").inc()
+        self.batch_images.observe(report.images)
+        self.batch_patches.observe(report.patches)
+        self.padding_ratio.observe(1 - report.patches / report.padded_patches)
+
+    def image_left(self, fate: Fate) -> None:
+        """Count one image that left the scheduler."""
+        self.fates.labels(fate).inc()
+
+    def render(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"patchserve_{name}", text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"patchserve_{name}", text, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"patchserve_{name}", text, labels, buckets=buckets, registry=self._registry)

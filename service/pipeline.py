@@ -1,0 +1,201 @@
+"""The order of work: header, admission, decoding, batch, best labels. One request is a list of jobs, one per image.
+
+A job that fails keeps its error and skips the later steps; the others go on.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from model.headers import ImageError, ImageHeader, ImageLimits, read_header
+from model.manifest import Manifest
+from model.preprocess import PatchSequence, choose_grid, preprocess
+from service.admission import Admission
+from service.errors import DeadlineExceeded, Internal, RequestError, from_image_error
+from service.predictions import Prediction, top_k
+from service.scheduler import Inference
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller asks for: `k` labels an image, at most `max_patches` patches, by `deadline_s` on the clock."""
+
+    k: int
+    max_patches: int
+    deadline_s: float
+
+
+@dataclass(slots=True)
+class Job:
+    """One image on its way; `error` is set as soon as there will be no predictions.
+
+    Attributes:
+        data: the file; emptied once decoded.
+        grid: (rows, columns), known from the header.
+        decode_s: in the decode thread: decode, resize, cut into patches.
+    """
+
+    data: bytes
+    error: RequestError | None = None
+    header: ImageHeader | None = None
+    grid: tuple[int, int] = (0, 0)
+    sequence: PatchSequence | None = None
+    decode_s: float = 0.0
+    inference: Inference | None = None
+    predictions: list[Prediction] = field(default_factory=list)
+
+
+class PipelineObserver(Protocol):
+    """Told about decoding."""
+
+    def decode_started(self) -> None:
+        """A decode thread took an image; called in that thread."""
+
+    def decode_ended(self) -> None:
+        """It is done with it; called in that thread."""
+
+    def decoder_failed(self, error: BaseException) -> None:
+        """Preprocessing raised something that is no `ImageError`."""
+
+
+class Queue(Protocol):
+    """The part of `service.scheduler.Scheduler` that is needed here."""
+
+    def submit(self, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
+        """A future of the answer."""
+
+
+class Pipeline:
+    """Classifies the images of one request at a time; many requests may be inside.
+
+    Args:
+        manifest: of the model.
+        limits: of an image.
+        admission: the gate.
+        queue: in front of the engine.
+        pool: the decode threads.
+        clock: monotonic, seconds.
+        observer: told about decoding.
+        exact_decode: decode JPEGs at full size.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        limits: ImageLimits,
+        admission: Admission,
+        queue: Queue,
+        pool: ThreadPoolExecutor,
+        clock: Callable[[], float],
+        observer: PipelineObserver,
+        *,
+        exact_decode: bool,
+    ) -> None:
+        self._manifest = manifest
+        self._limits = limits
+        self._admission = admission
+        self._queue = queue
+        self._pool = pool
+        self._clock = clock
+        self._observer = observer
+        self._exact_decode = exact_decode
+
+    async def classify(self, uploads: Sequence[bytes], wanted: Wanted) -> list[Job]:
+        """Classify images; each job of the answer has predictions or an error, in the order of `uploads`."""
+        jobs = [Job(data) for data in uploads]
+        with ExitStack() as held:
+            self._read_headers(jobs, wanted)
+            self._admit(jobs, wanted, held)
+            await self._decode(jobs, wanted)
+            await self._infer(jobs, wanted)
+        self._rank(jobs, wanted)
+        return jobs
+
+    def _read_headers(self, jobs: list[Job], wanted: Wanted) -> None:
+        for job in jobs:
+            try:
+                job.header = read_header(job.data, self._limits)
+            except ImageError as error:
+                job.error = from_image_error(error, self._limits)
+            else:
+                job.grid = choose_grid(*job.header.upright_size, self._manifest.preprocessing, wanted.max_patches)
+
+    def _admit(self, jobs: list[Job], wanted: Wanted, held: ExitStack) -> None:
+        for job in _alive(jobs):
+            patches = job.grid[0] * job.grid[1]
+            try:
+                held.enter_context(self._admission.reserve(patches, self._clock(), wanted.deadline_s))
+            except RequestError as error:
+                job.error = error
+
+    async def _decode(self, jobs: list[Job], wanted: Wanted) -> None:
+        loop, alive = asyncio.get_running_loop(), _alive(jobs)
+        with ExitStack() as counted:
+            for _ in alive:
+                counted.enter_context(self._admission.decoding())
+            futures = [loop.run_in_executor(self._pool, self._decode_one, job, wanted) for job in alive]
+            await self._settle(alive, futures, wanted)
+        for job in _alive(jobs):
+            job.data = b""
+            self._admission.decode_rate.observe(1, job.decode_s)
+
+    def _decode_one(self, job: Job, wanted: Wanted) -> None:
+        started = self._clock()
+        if started >= wanted.deadline_s:
+            raise DeadlineExceeded
+        self._observer.decode_started()
+        try:
+            job.sequence = preprocess(
+                job.data,
+                self._manifest.preprocessing,
+                self._limits,
+                max_patches=wanted.max_patches,
+                exact=self._exact_decode,
+                header=job.header,
+            )
+        finally:
+            job.decode_s = self._clock() - started
+            self._observer.decode_ended()
+
+    async def _infer(self, jobs: list[Job], wanted: Wanted) -> None:
+        ready = [(job, job.sequence) for job in _alive(jobs) if job.sequence is not None]
+        futures = [self._queue.submit(sequence, wanted.deadline_s) for _, sequence in ready]
+        await self._settle([job for job, _ in ready], futures, wanted)
+        for (job, _), future in zip(ready, futures, strict=True):
+            if job.error is None:
+                job.inference = future.result()
+
+    async def _settle(self, jobs: list[Job], futures: Sequence[asyncio.Future[Any]], wanted: Wanted) -> None:
+        """Wait for all, at most until the deadline; what is not done by then, or if we are cancelled, is cancelled."""
+        if not futures:
+            return
+        try:
+            await asyncio.wait(futures, timeout=max(0.0, wanted.deadline_s - self._clock()))
+        finally:
+            for future in futures:
+                future.cancel()
+        for job, future in zip(jobs, futures, strict=True):
+            job.error = self._error_of(future)
+
+    def _error_of(self, future: asyncio.Future[Any]) -> RequestError | None:
+        if future.cancelled() or not future.done():
+            return DeadlineExceeded()
+        error = future.exception()
+        if isinstance(error, ImageError):
+            return from_image_error(error, self._limits)
+        if error is None or isinstance(error, RequestError):
+            return error
+        self._observer.decoder_failed(error)
+        return Internal()
+
+    def _rank(self, jobs: list[Job], wanted: Wanted) -> None:
+        for job in _alive(jobs):
+            if job.inference is not None:
+                job.predictions = top_k(job.inference.logits, self._manifest.labels, wanted.k)
+
+
+def _alive(jobs: list[Job]) -> list[Job]:
+    return [job for job in jobs if job.error is None]

@@ -1,0 +1,82 @@
+"""The HTTP floor of errors: RFC 9457 problem documents. Nothing a client sent is in them."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from service.errors import (
+    BadRequest,
+    Internal,
+    InvalidParameter,
+    MethodNotAllowed,
+    NotFound,
+    RequestError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+_BY_STATUS: dict[int, Callable[[], RequestError]] = {404: NotFound, 405: MethodNotAllowed, 400: BadRequest}
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    type: str = Field(default="about:blank", description="always about:blank: `code` tells the kind")
+    title: str = Field(description="short name of the status")
+    status: int = Field(description="HTTP status")
+    code: str = Field(description="stable name of the kind of problem")
+    detail: str = Field(description="one fixed sentence per code")
+
+
+class ProblemReply(Problem):
+    """A problem that is the whole reply."""
+
+    request_id: str
+
+
+def describe(error: RequestError) -> Problem:
+    """The document without a request id, as it stands among the results of several uploads."""
+    return Problem(title=error.title, status=error.status, code=error.code, detail=error.detail)
+
+
+def problem_response(error: RequestError, request_id: str) -> Response:
+    """The reply for an error, with `Retry-After` where a retry helps."""
+    document = ProblemReply(**describe(error).model_dump(), request_id=request_id)
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return Response(document.model_dump_json(), error.status, headers, MEDIA_TYPE)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Turn our errors, and the framework's own, into problem documents."""
+    handlers: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
+        RequestError: _on_request_error,
+        RequestValidationError: _on_invalid_parameter,
+        HTTPException: _on_http_exception,
+        Exception: _on_bug,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def _on_request_error(request: Request, error: RequestError) -> Response:
+    request.state.problem = error.code
+    return problem_response(error, request.state.request_id)
+
+
+async def _on_invalid_parameter(request: Request, _: RequestValidationError) -> Response:
+    return await _on_request_error(request, InvalidParameter())
+
+
+async def _on_http_exception(request: Request, exception: HTTPException) -> Response:
+    response = await _on_request_error(request, _BY_STATUS.get(exception.status_code, Internal)())
+    if allowed := (exception.headers or {}).get("Allow"):
+        response.headers["Allow"] = allowed
+    return response
+
+
+async def _on_bug(request: Request, _: Exception) -> Response:
+    return await _on_request_error(request, Internal())

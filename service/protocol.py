@@ -1,0 +1,243 @@
+"""HTTP/1.1 on one connection: uvicorn's httptools protocol with limits that it does not have.
+
+Added: a deadline for the headers, bounds on their number and size and on the address, exactly one Host, trailers that
+never become headers, refusals as problem documents in the order of the requests, and a gentle end: a reply that is
+sent before its request body has arrived would be lost in a connection reset if the socket were closed at once, so what
+still arrives is read and dropped for a while.
+"""
+
+# ruff: noqa: D102 - the methods without a docstring are those of asyncio and uvicorn
+
+import asyncio
+import uuid
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from service.errors import AddressTooLong, BadRequest, HeadersTooLarge, RequestError, UploadTimeout
+from service.metrics import Metrics
+from service.problems import problem_response
+from service.settings import HttpSettings
+
+
+def bounded_protocol(settings: HttpSettings, metrics: Metrics) -> type[HttpToolsProtocol]:
+    """The protocol class for these settings, in the form that uvicorn takes."""
+
+    class _Bounded(BoundedProtocol):
+        def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **rest: Any) -> None:
+            super().__init__(settings, metrics, config, server_state, app_state, **rest)
+
+    return _Bounded
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        metrics: Metrics,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        **rest: Any,
+    ) -> None:
+        super().__init__(config, server_state, app_state, **rest)
+        self._settings = settings
+        self._metrics = metrics
+        self._reading_headers = True
+        self._header_fields = 0
+        self._header_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._violation: RequestError | None = None
+        self._refused = False  # nothing more is parsed
+        self._dropping = False  # waiting for the rest of a body whose reply has been sent
+
+    # --- connection -------------------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_GentleTransport(transport, self))
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self._refused = True
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._reading_headers:
+            self._header_bytes += len(data)
+            self._await_headers()
+        super().data_received(data)
+        # A single huge header is seen by the parser's callbacks only when it is complete.
+        if self._reading_headers and self._header_bytes > self._allowed_bytes and not self._refused:
+            self._violation = HeadersTooLarge()
+            self.send_400_response("")
+
+    # --- parser callbacks -------------------------------------------------------------------------------------------
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._header_fields = 0
+        self._await_headers()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > self._settings.max_url_bytes:
+            self._violate(AddressTooLong())
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._reading_headers:
+            return  # a trailer: uvicorn would add it to the headers of a request that is being served
+        self._header_fields += 1
+        if self._header_fields > self._settings.max_header_fields:
+            self._violate(HeadersTooLarge())
+        super().on_header(name, value)
+        if sum(len(name) + len(value) for name, value in self.headers) > self._settings.max_header_bytes:
+            self._violate(HeadersTooLarge())
+
+    def on_headers_complete(self) -> None:
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            self._violate(BadRequest())
+        super().on_headers_complete()
+        self._reading_headers = False
+        self._stop_timer()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self.cycle.more_body = False  # uvicorn leaves it when the reply went first
+        self._reading_headers = True
+        self._header_bytes = 0
+        if self._dropping:
+            self._dropping = False
+            self._stop_timer()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing() or not self.cycle.response_complete:
+            return  # or a later request is already being served
+        if self._violation is not None:
+            self._metrics.requests.labels("unmatched", self._violation.code).inc()
+            self._refuse(self._violation)
+        elif self.cycle.more_body:
+            self._unset_keepalive_if_required()
+            self._dropping = True
+            self._start_timer(self._settings.linger_timeout_s, self.transport.close)
+
+    # --- refusals ---------------------------------------------------------------------------------------------------
+    @property
+    def _allowed_bytes(self) -> int:
+        return self._settings.max_header_bytes + self._settings.max_url_bytes
+
+    def _violate(self, error: RequestError) -> None:
+        """Stop the parser; `data_received` of the base class then asks for the refusal."""
+        self._violation = error
+        raise ValueError(error.code)
+
+    def _headers_late(self) -> None:
+        self._timer = None
+        if self._header_bytes == 0:
+            self.transport.close()  # nothing was asked, so nothing is answered
+            return
+        self._violation = UploadTimeout()
+        self.send_400_response("")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse the request that is being parsed, after the answers to those before it."""
+        self._violation = self._violation or BadRequest()
+        self._stop_timer()
+        self._refused = True
+        if not self._reading_headers:
+            self._end_malformed_body()
+        elif self.cycle is None or self.cycle.response_complete:
+            self._metrics.requests.labels("unmatched", self._violation.code).inc()
+            self._refuse(self._violation)
+        # Otherwise on_response_complete goes on when the requests before this one have been answered.
+
+    def _end_malformed_body(self) -> None:
+        """The request is in its handler, or waits for it: there it ends as if the client had left."""
+        waiting = any(cycle is self.cycle for cycle, _ in self.pipeline)
+        if not waiting and not self.cycle.response_started:
+            self._refuse(self._violation or BadRequest())
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        if waiting:
+            self._start_timer(self._settings.header_timeout_s, self.transport.close)
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    def _refuse(self, error: RequestError) -> None:
+        response = problem_response(error, uuid.uuid4().hex)
+        headers = [*response.raw_headers, (b"x-content-type-options", b"nosniff"), (b"connection", b"close")]
+        lines = [f"HTTP/1.1 {error.status} {error.title}".encode(), *(name + b": " + value for name, value in headers)]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body))
+        self.transport.close()
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+    def close_gently(self, transport: asyncio.Transport) -> None:
+        """Close now if the client has nothing more to say, otherwise after it has said it, or after a while."""
+        unread = self._violation is not None or (self.cycle is not None and self.cycle.more_body)
+        if not unread or self._settings.linger_timeout_s == 0:
+            transport.close()
+            return
+        self._refused = True
+        if transport.can_write_eof():
+            transport.write_eof()
+        transport.resume_reading()
+        self._start_timer(self._settings.linger_timeout_s, transport.close)
+
+    def _await_headers(self) -> None:
+        if self._timer is None:
+            self._start_timer(self._settings.header_timeout_s, self._headers_late)
+
+    def _start_timer(self, seconds: float, then: Any) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, then)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _GentleTransport(asyncio.Transport):
+    """A transport whose `close` lets a reply reach a client that is still sending."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: BoundedProtocol) -> None:
+        super().__init__()
+        self._transport = transport
+        self._protocol = protocol
+        self._closing = False
+
+    def close(self) -> None:
+        if self._closing:
+            self._transport.close()
+            return
+        self._closing = True
+        self._protocol.close_gently(self._transport)
+
+    def is_closing(self) -> bool:
+        return self._closing or self._transport.is_closing()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._closing:
+            self._transport.write(data)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        self._transport.abort()

@@ -1,0 +1,121 @@
+"""What the routes answer, as documents."""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, Field
+
+from service.engine import Model
+from service.errors import Internal
+from service.pipeline import Job
+from service.predictions import Prediction
+from service.problems import Problem, describe
+
+
+class ModelName(BaseModel):
+    """Which model answered."""
+
+    name: str
+    version: str
+    digest: str = Field(description="sha256: and the SHA-256 of the model file")
+
+
+class Classified(BaseModel):
+    """The answer for one image."""
+
+    predictions: list[Prediction] = Field(description="best first")
+    patches: int = Field(description="patches the image was cut into: its cost")
+    grid: tuple[int, int] = Field(description="rows and columns of patches")
+    width: int = Field(description="pixels, upright")
+    height: int = Field(description="pixels, upright")
+    format: str
+    degraded: bool = Field(default=False, description="fewer patches than asked for, because of load")
+
+
+class Failed(BaseModel):
+    """Why one of several images has no answer."""
+
+    error: Problem
+
+
+class Timing(BaseModel):
+    """Milliseconds by stage; of several images, the longest."""
+
+    upload: float = Field(description="receiving the body")
+    preprocess: float = Field(description="decoding, resizing and cutting into patches, in a decode thread")
+    queue: float = Field(description="waiting for the engine")
+    inference: float = Field(description="in the engine, with the whole batch")
+    total: float = Field(description="from the request's header to the reply")
+
+
+class ClassifyReply(BaseModel):
+    """One result per upload, in order."""
+
+    model: ModelName
+    results: list[Classified | Failed]
+    timing_ms: Timing
+    request_id: str
+
+
+class ModelSummary(ModelName):
+    """One entry of the list of models."""
+
+    description: str
+    state: str
+    provider: str
+    classes: int
+    max_patches: int
+
+
+class ModelList(BaseModel):
+    """What is served."""
+
+    models: list[ModelSummary]
+
+
+def name_of(model: Model) -> ModelName:
+    """How replies call a model."""
+    return ModelName(name=model.manifest.name, version=model.manifest.version, digest=model.digest)
+
+
+def summary_of(model: Model) -> ModelSummary:
+    """The entry of a model in the list."""
+    manifest = model.manifest
+    return ModelSummary(
+        **name_of(model).model_dump(),
+        description=manifest.description,
+        state="ready",
+        provider=model.provider,
+        classes=len(manifest.labels),
+        max_patches=manifest.preprocessing.max_patches,
+    )
+
+
+def result_of(job: Job) -> Classified | Failed:
+    """The answer for one image, or its error."""
+    sequence = job.sequence
+    if job.error is not None or sequence is None:
+        return Failed(error=describe(job.error or Internal()))
+    return Classified(
+        predictions=job.predictions,
+        patches=len(sequence.patches),
+        grid=sequence.grid,
+        width=sequence.width,
+        height=sequence.height,
+        format=sequence.format,
+    )
+
+
+def timing_of(jobs: Sequence[Job], upload_s: float, total_s: float) -> Timing:
+    """The longest stage of all images, in milliseconds."""
+    inferences = [job.inference for job in jobs if job.inference is not None]
+    return Timing(
+        upload=_ms(upload_s),
+        preprocess=_ms(max((job.decode_s for job in jobs), default=0.0)),
+        queue=_ms(max((inference.queue_s for inference in inferences), default=0.0)),
+        inference=_ms(max((inference.inference_s for inference in inferences), default=0.0)),
+        total=_ms(total_s),
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

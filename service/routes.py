@@ -1,0 +1,78 @@
+"""The routes that inform: probes, metrics, models, pages."""
+
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, Response
+
+from service.engine import Model
+from service.errors import Draining, NotFound, NotReady
+from service.lifecycle import Lifecycle, Phase
+from service.metrics import CONTENT_TYPE, Metrics
+from service.replies import ModelList, summary_of
+
+# Scripts and styles are in the page itself; nothing is loaded from anywhere else.
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
+)
+_PROBE_METHODS = ["GET", "HEAD"]
+
+
+def information_router(model: Model, lifecycle: Lifecycle, metrics: Metrics) -> APIRouter:
+    """All routes but /classify."""
+    router = APIRouter()
+    _add_probes(router, lifecycle, metrics)
+    _add_models(router, model)
+    _add_page(router, "/", "index.html")
+    _add_page(router, "/docs", "docs.html")
+    return router
+
+
+def _add_probes(router: APIRouter, lifecycle: Lifecycle, metrics: Metrics) -> None:
+    @router.api_route("/livez", methods=_PROBE_METHODS, include_in_schema=False)
+    async def livez() -> dict[str, str]:
+        """The event loop turns."""
+        return {"status": "ok"}
+
+    @router.api_route("/readyz", methods=_PROBE_METHODS, include_in_schema=False)
+    async def readyz() -> dict[str, str]:
+        """The model is loaded and the process is not about to stop."""
+        if lifecycle.phase == Phase.STARTING:
+            raise NotReady
+        if lifecycle.phase >= Phase.DRAINING:
+            raise Draining
+        return {"status": "ok"}
+
+    @router.api_route("/metrics", methods=_PROBE_METHODS, include_in_schema=False)
+    async def prometheus() -> Response:
+        """Prometheus text."""
+        return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _add_models(router: APIRouter, model: Model) -> None:
+    @router.get("/models", response_model=ModelList)
+    async def models() -> ModelList:
+        """What is served."""
+        return ModelList(models=[summary_of(model)])
+
+    @router.get("/models/{name}")
+    async def one_model(name: str) -> dict[str, Any]:
+        """The manifest of a model, its digest and its state."""
+        if name != model.manifest.name:
+            raise NotFound
+        return {
+            "manifest": asdict(model.manifest),
+            "digest": model.digest,
+            "provider": model.provider,
+            "state": "ready",
+        }
+
+
+def _add_page(router: APIRouter, path: str, name: str) -> None:
+    text = (files("service") / "pages" / name).read_text("utf-8")
+
+    @router.get(path, include_in_schema=False, response_class=HTMLResponse)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(text, headers={"Content-Security-Policy": _PAGE_POLICY})

@@ -1,0 +1,238 @@
+"""The scheduler: waiting images, and when the next batch closes. All its state belongs to one event loop.
+
+A batch closes when the engine is free, so nobody waits while it is idle and batches grow while it is busy. A second
+one is closed early, to be stacked while the first runs, only if it is full anyway. Every image gets exactly one
+outcome: an `Inference`, an error, or it was cancelled by whoever waited.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.preprocess import PatchSequence
+from service.batching import BatchLimits, plan_batch
+from service.errors import DeadlineExceeded, Draining, Internal, RequestError
+from service.runner import Run
+
+Fate = Literal["answered", "expired", "cancelled", "failed", "wasted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What the engine found in one image.
+
+    Attributes:
+        logits: float32 [C].
+        queue_s: from arrival to the engine.
+        inference_s: in the engine, with its batch.
+        batch_images: how many shared the batch.
+    """
+
+    logits: NDArray[np.float32]
+    queue_s: float
+    inference_s: float
+    batch_images: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """One engine run, for metrics and admission.
+
+    Attributes:
+        images: B.
+        patches: without padding.
+        padded_patches: B * max(N).
+        seconds: in the engine.
+        failed: the engine raised.
+    """
+
+    images: int
+    patches: int
+    padded_patches: int
+    seconds: float = 0.0
+    failed: bool = False
+
+
+class SchedulerObserver:
+    """Told what happens; does nothing by itself."""
+
+    def batch_ran(self, report: BatchReport) -> None:
+        """An engine run ended."""
+
+    def image_left(self, fate: Fate) -> None:
+        """An image got its outcome."""
+
+    def engine_failed(self, error: Exception, images: int) -> None:
+        """A run of `images` raised."""
+
+
+@dataclass(eq=False, slots=True)
+class _Ticket:
+    sequence: PatchSequence
+    arrived_s: float
+    deadline_s: float
+    future: asyncio.Future[Inference]
+
+    @property
+    def length(self) -> int:
+        return len(self.sequence.patches)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.sequence.grid
+
+    @property
+    def cancelled(self) -> bool:
+        return self.future.cancelled()
+
+
+class Scheduler:
+    """The queue in front of one engine.
+
+    Args:
+        run: stacks and runs one batch; called at most twice at a time.
+        limits: of one batch.
+        clock: monotonic, seconds.
+        observer: told what happens.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[PatchSequence]], Awaitable[Run]],
+        limits: BatchLimits,
+        clock: Callable[[], float],
+        observer: SchedulerObserver,
+    ) -> None:
+        self._run = run
+        self._limits = limits
+        self._clock = clock
+        self._observer = observer
+        self._waiting: dict[_Ticket, None] = {}  # in order of arrival
+        self._waiting_patches = 0
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._pump_due = False
+        self._closed = False
+
+    def submit(self, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
+        """Queue one image. Cancel the future when nobody waits any more.
+
+        Images that are submitted in the same turn of the loop can share a batch even when the engine is idle.
+
+        Returns:
+            A future of the answer; it raises DeadlineExceeded, Internal or Draining.
+        """
+        ticket = _Ticket(sequence, self._clock(), deadline_s, asyncio.get_running_loop().create_future())
+        if self._closed:
+            self._fail(ticket, Draining(), "failed")
+            return ticket.future
+        self._waiting[ticket] = None
+        self._waiting_patches += ticket.length
+        self._pump_soon()
+        return ticket.future
+
+    async def close(self) -> None:
+        """Fail what still waits and let the running batches end."""
+        self._closed = True
+        for ticket in self._waiting:
+            self._fail(ticket, Draining(), "failed")
+        self._waiting.clear()
+        if self._in_flight:
+            await asyncio.wait(self._in_flight)
+
+    def _pump_soon(self) -> None:
+        if not self._pump_due:
+            self._pump_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Close batches as long as the engine, or the place behind it, is free."""
+        self._pump_due = False
+        while self._waiting and len(self._in_flight) < 2:
+            busy = bool(self._in_flight)
+            if (
+                busy
+                and self._waiting_patches < self._limits.max_patches
+                and len(self._waiting) < self._limits.max_images
+            ):
+                return  # cannot be full: planning would be for nothing
+            plan = plan_batch(self._waiting, self._clock(), self._limits)
+            for ticket in plan.expired:
+                self._take(ticket)
+                self._fail(ticket, DeadlineExceeded(), "expired")
+            for ticket in plan.cancelled:
+                self._take(ticket)
+                self._observer.image_left("cancelled")
+            if not plan.batch or (busy and not plan.full):
+                return
+            self._start(plan.batch)
+
+    def _start(self, batch: list[_Ticket]) -> None:
+        for ticket in batch:
+            self._take(ticket)
+        task = asyncio.get_running_loop().create_task(self._run_to_the_end(batch))
+        self._in_flight.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        self._pump()
+
+    def _take(self, ticket: _Ticket) -> None:
+        del self._waiting[ticket]
+        self._waiting_patches -= ticket.length
+
+    async def _run_to_the_end(self, batch: list[_Ticket]) -> None:
+        """Run a batch; halve it where the engine fails, until each culprit is alone or the runs are used up."""
+        # Two culprits cost at most four runs a level.
+        runs_left = 1 + 4 * math.ceil(math.log2(len(batch))) if len(batch) > 1 else 1
+        parts = [batch]
+        while parts:
+            part = parts.pop(0)
+            if runs_left == 0 or not await self._run_once(part):
+                if runs_left <= 1 or len(part) == 1:
+                    for ticket in part:
+                        self._fail(ticket, Internal(), "failed")
+                else:
+                    middle = len(part) // 2
+                    parts += [part[:middle], part[middle:]]
+            runs_left = max(0, runs_left - 1)
+
+    async def _run_once(self, part: list[_Ticket]) -> bool:
+        started = self._clock()
+        lengths = [ticket.length for ticket in part]
+        sizes = (len(part), sum(lengths), len(part) * max(lengths))
+        try:
+            run = await self._run([ticket.sequence for ticket in part])
+        except Exception as error:  # noqa: BLE001 - whatever a run raises, its images must get an outcome
+            self._observer.batch_ran(BatchReport(*sizes, seconds=self._clock() - started, failed=True))
+            self._observer.engine_failed(error, len(part))
+            return False
+        self._observer.batch_ran(BatchReport(*sizes, seconds=run.seconds))
+        for ticket, logits in zip(part, run.logits, strict=True):
+            self._answer(ticket, logits, run, len(part))
+        return True
+
+    def _answer(self, ticket: _Ticket, logits: NDArray[np.float32], run: Run, batch_images: int) -> None:
+        if not np.isfinite(logits).all():
+            self._fail(ticket, Internal(), "failed")
+        elif ticket.deadline_s <= self._clock():
+            self._fail(ticket, DeadlineExceeded(), "expired")
+        elif ticket.future.done():
+            self._observer.image_left("wasted")
+        else:
+            queue_s = max(0.0, run.finished_s - run.seconds - ticket.arrived_s)
+            ticket.future.set_result(Inference(logits, queue_s, run.seconds, batch_images))
+            self._observer.image_left("answered")
+
+    def _fail(self, ticket: _Ticket, error: RequestError, fate: Fate) -> None:
+        if ticket.future.done():
+            self._observer.image_left("wasted" if fate == "failed" else "cancelled")
+            return
+        ticket.future.set_exception(error)
+        ticket.future.exception()  # marked as seen: whoever waited may be gone in this very turn of the loop
+        self._observer.image_left(fate)

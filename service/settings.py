@@ -1,0 +1,209 @@
+"""Every setting, grouped by the part that uses it, with default, unit and meaning.
+
+A flag of `patchserve serve` beats the environment variable `PATCHSERVE_<FIELD>`, which beats the default. A value out
+of range, an unknown flag or an unknown `PATCHSERVE_` variable stops the start with one line.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, NoDecode, SettingsConfigDict, SettingsError
+
+from model.headers import ImageLimits
+from service.errors import StartError
+
+_PREFIX = "PATCHSERVE_"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+class EngineSettings(_Group):
+    """The model file and how ONNX Runtime runs it."""
+
+    model: CliPositionalArg[Path | None] = Field(
+        default=None, description="artifact (.onnx) to serve; default: the bundled one"
+    )
+    provider: Literal["cpu", "cuda", "tensorrt"] = Field(
+        default="cpu", description="execution provider; never falls back"
+    )
+    device_id: int = Field(default=0, ge=0, le=255, description="GPU number")
+    engine_threads: int = Field(default=0, ge=0, le=1024, description="threads of one engine run; 0: one per core")
+    engine_spinning: bool = Field(
+        default=False, description="engine threads spin while idle: starves decoding on the same cores"
+    )
+    gpu_memory_bytes: int = Field(default=0, ge=0, description="upper bound of the CUDA arena, bytes; 0: none")
+
+
+class BatchSettings(_Group):
+    """How requests become batches."""
+
+    max_batch_patches: int = Field(default=2048, ge=1, description="padded patches of one batch (images x longest)")
+    max_batch_images: int = Field(default=64, ge=1, le=65536, description="images of one batch")
+    batch_overhead_patches: int = Field(
+        default=256, ge=0, description="padding accepted to save an engine run, patches"
+    )
+
+
+class AdmissionSettings(_Group):
+    """What is refused at the door."""
+
+    max_queue_patches: int = Field(default=16384, ge=1, description="patches accepted and not yet answered")
+    max_upload_memory_bytes: int = Field(default=268_435_456, ge=1, description="bytes of all uploads held at a time")
+    default_timeout_ms: int = Field(default=2000, ge=1, description="deadline from upload to answer, milliseconds")
+    max_timeout_ms: int = Field(default=30_000, ge=1, description="longest deadline a caller may ask for, milliseconds")
+    overload_status: Annotated[Literal[429, 503], BeforeValidator(_whole)] = Field(
+        default=429, description="status of a refusal; proxies may count 503 as a fault of this replica"
+    )
+
+
+class UploadSettings(_Group):
+    """What a request body may be."""
+
+    max_body_bytes: int = Field(default=10_485_760, ge=1, description="request body, bytes")
+    max_files: int = Field(default=16, ge=1, le=1000, description="parts named 'file' in one request")
+    max_fields: int = Field(
+        default=4, ge=0, le=1000, description="other parts in one request; their content is ignored"
+    )
+    max_field_bytes: int = Field(default=65_536, ge=0, description="content of one other part, bytes")
+    max_part_headers: int = Field(default=8, ge=1, le=100, description="header fields of one part")
+    max_part_header_bytes: int = Field(default=4096, ge=64, description="one header field of a part, bytes")
+    body_timeout_s: float = Field(default=15.0, gt=0, description="time for the whole body, seconds")
+    min_upload_bytes_per_s: float = Field(
+        default=16_384.0, gt=0, description="slowest average upload, bytes per second"
+    )
+    upload_grace_s: float = Field(default=2.0, gt=0, description="time before the upload rate counts, seconds")
+
+
+def _split(value: Any) -> Any:
+    return tuple(value.upper().replace(" ", "").split(",")) if isinstance(value, str) else value
+
+
+Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP"]
+
+
+class ImageSettings(_Group):
+    """What an image may be, checked in its header before it is decoded."""
+
+    formats: Annotated[tuple[Format, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=("JPEG", "PNG", "WEBP"), description="image formats, separated by commas; also GIF, BMP"
+    )
+    max_pixels: int = Field(default=50_000_000, ge=1, description="width x height, pixels")
+    max_side: int = Field(default=30_000, ge=1, description="longer side, pixels")
+    max_aspect: float = Field(default=100.0, ge=1, description="longer side / shorter side")
+    max_scans: int = Field(default=100, ge=1, description="scans of a JPEG")
+    max_scan_pixels: int = Field(default=1_000_000_000, ge=1, description="width x height x scans of a JPEG, pixels")
+    max_png_chunks: int = Field(default=5000, ge=1, description="chunks of a PNG")
+    exact_decode: bool = Field(
+        default=False, description="decode large JPEGs at full size even when a reduced one is enough"
+    )
+    decode_threads: int = Field(default=0, ge=0, le=256, description="images decoded at a time; 0: one per core")
+
+    def image_limits(self) -> ImageLimits:
+        """The limits in the terms of `model.headers`."""
+        return ImageLimits(
+            max_pixels=self.max_pixels,
+            max_side=self.max_side,
+            max_aspect=self.max_aspect,
+            max_scans=self.max_scans,
+            max_scan_pixels=self.max_scan_pixels,
+            max_png_chunks=self.max_png_chunks,
+            formats=self.formats,
+        )
+
+
+class HttpSettings(_Group):
+    """The listening socket and the connections."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0: any free one")
+    max_header_fields: int = Field(default=64, ge=1, le=10_000, description="header fields of one request")
+    max_header_bytes: int = Field(default=32_768, ge=256, description="header block of one request, bytes")
+    max_url_bytes: int = Field(default=8192, ge=64, description="address of one request, bytes")
+    header_timeout_s: float = Field(default=5.0, gt=0, description="time for first byte and headers, seconds")
+    keep_alive_timeout_s: int = Field(default=15, ge=1, description="idle time of a connection, seconds")
+    linger_timeout_s: float = Field(
+        default=3.0, ge=0, description="time for a refused body to run out before closing, seconds"
+    )
+    drain_delay_s: float = Field(
+        default=0.5, ge=0, description="serving goes on after SIGTERM, readiness is 503, seconds"
+    )
+    shutdown_grace_s: int = Field(
+        default=8, ge=1, description="time for accepted requests to end after the drain delay, seconds"
+    )
+
+
+class LogSettings(_Group):
+    """The log."""
+
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="auto: console on a terminal, else json"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least severe event logged"
+    )
+
+
+class Settings(
+    LogSettings,
+    HttpSettings,
+    ImageSettings,
+    UploadSettings,
+    AdmissionSettings,
+    BatchSettings,
+    EngineSettings,
+    BaseSettings,
+):
+    """Serve one model over HTTP. Every flag is also an environment variable: --max-files is PATCHSERVE_MAX_FILES."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=_PREFIX,
+        cli_prog_name="patchserve serve",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_exit_on_error=False,
+        cli_hide_none_type=True,
+        protected_namespaces=(),
+    )
+
+
+def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the command line over the environment over the defaults.
+
+    Args:
+        arguments: of `patchserve serve`; `--help` prints every setting and leaves.
+        environment: where unknown `PATCHSERVE_` names are looked for.
+
+    Raises:
+        StartError: naming the flag, the variable and the rule, in one line.
+    """
+    _refuse_unknown(environment)
+    try:
+        return CliApp.run(Settings, cli_args=list(arguments))
+    except SettingsError as error:
+        raise StartError(f"{str(error).removeprefix('error parsing CLI: ')}; see patchserve serve --help") from None
+    except ValidationError as error:
+        raise StartError("; ".join(map(_explain, error.errors()))) from None
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    names = {name for name in environment if name.upper().startswith(_PREFIX)}
+    known = {_PREFIX + field.upper() for field in Settings.model_fields}
+    if unknown := sorted(name for name in names if name.upper() not in known):
+        raise StartError(f"no such setting: {', '.join(unknown)}; see patchserve serve --help")
+
+
+def _explain(problem: Any) -> str:
+    field = str(problem["loc"][0]) if problem["loc"] else "settings"
+    name = "MODEL" if field == "model" else f"--{field.replace('_', '-')}"
+    return f"{name} (or {_PREFIX}{field.upper()}): {problem['msg']}, not {str(problem['input'])[:80]!r}"
