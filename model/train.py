@@ -254,7 +254,7 @@ def _load(
 ) -> tuple[LabelledImages, LabelledImages, Augmentation]:
     """The two data sets, and the augmentation that suits them."""
     if data is None:
-        grey = Augmentation(zoom=(0.75, 1.1), recolour=True)
+        grey = Augmentation(zoom=(0.85, 1.1), stretch=1.15, shift=0.07, recolour=True)
         return load_fashion_mnist("train"), load_fashion_mnist("test"), grey
     side = round(spec.patch_size * math.sqrt(spec.max_patches))
     train_set = load_class_folders(data, side)

@@ -218,6 +218,7 @@ class VisionTransformer(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
+    """As the reference implementation: Xavier everywhere; a fixed 0.02 is too small for narrow models."""
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
