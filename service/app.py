@@ -19,7 +19,7 @@ from service.lifecycle import Lifecycle, Phase
 from service.logs import open_log, standard_error
 from service.metrics import Metrics
 from service.observers import Observer
-from service.pipeline import Pipeline
+from service.pipeline import Pipeline, warm_up_decoders
 from service.problems import install_handlers
 from service.routes import information_router
 from service.runner import BatchRunner
@@ -31,6 +31,7 @@ from service.tracking import Tracking
 def create_app(
     settings: Settings,
     *,
+    engine: Engine | None = None,
     lifecycle: Lifecycle | None = None,
     log: FilteringBoundLogger | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -39,6 +40,7 @@ def create_app(
 
     Args:
         settings: everything that can be chosen.
+        engine: by default the model of the settings, loaded here.
         lifecycle: written by a server that drains; by default nobody does.
         log: by default standard error.
         clock: monotonic, seconds.
@@ -48,9 +50,10 @@ def create_app(
     """
     lifecycle = lifecycle or Lifecycle()
     log = log or open_log(settings, standard_error(), is_terminal=False)
-    engine = Engine(settings)
+    engine = engine or Engine(settings)
     _check_budgets(settings, engine)
     engine.warm_up()
+    warm_up_decoders(engine.model.manifest.preprocessing, settings)
 
     metrics = Metrics()
     decode_threads = settings.decode_threads or os.cpu_count() or 1
@@ -98,6 +101,7 @@ class _Service(FastAPI):
             title="patchserve",
             summary="A Vision Transformer as an image-classification service",
             lifespan=lifespan,
+            openapi_url=None,  # served by our own route, and counted
             docs_url=None,  # the stock page loads its scripts from a CDN
             redoc_url=None,
             redirect_slashes=False,  # a redirect would echo the Host header

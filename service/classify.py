@@ -32,7 +32,8 @@ def _digits(value: Any) -> int:
     return int(value)
 
 
-_Whole = Annotated[int, BeforeValidator(_digits)]
+_Whole = Annotated[int, Field(ge=1), BeforeValidator(_digits)]
+_K = Annotated[int, Field(ge=1, le=_MAX_K), BeforeValidator(_digits)]
 
 
 class ClassifyQuery(BaseModel):
@@ -40,11 +41,11 @@ class ClassifyQuery(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    k: _Whole | None = Field(None, ge=1, le=_MAX_K, description="labels per image, at most the model's; default 5")
+    k: _K | None = Field(default=None, description="labels per image, at most the model's; default 5")
     max_patches: _Whole | None = Field(
-        None, ge=1, description="patch budget per image: fewer is faster and less accurate; the model's own bounds it"
+        default=None, description="patch budget per image: fewer is faster and less accurate; the model's own bounds it"
     )
-    timeout_ms: _Whole | None = Field(None, ge=1, description="deadline from the end of the upload, milliseconds")
+    timeout_ms: _Whole | None = Field(default=None, description="deadline from the end of the upload, milliseconds")
 
 
 _BODY = {

@@ -8,15 +8,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Protocol
 
+from PIL import Image
+
 from model.headers import ImageError, ImageHeader, ImageLimits, read_header
-from model.manifest import Manifest
+from model.manifest import Manifest, Preprocessing
 from model.preprocess import PatchSequence, choose_grid, preprocess
 from service.admission import Admission
 from service.errors import DeadlineExceeded, Internal, RequestError, from_image_error
 from service.predictions import Prediction, top_k
 from service.scheduler import Inference
+from service.settings import ImageSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +199,14 @@ class Pipeline:
         for job in _alive(jobs):
             if job.inference is not None:
                 job.predictions = top_k(job.inference.logits, self._manifest.labels, wanted.k)
+
+
+def warm_up_decoders(spec: Preprocessing, settings: ImageSettings) -> None:
+    """Decode a small image of every accepted format: the first image of a format loads its decoder."""
+    for name in settings.formats:
+        file = BytesIO()
+        Image.new("RGB", (2 * spec.patch_size, 2 * spec.patch_size)).save(file, name)
+        preprocess(file.getvalue(), spec, ImageLimits(formats=settings.formats))
 
 
 def _alive(jobs: list[Job]) -> list[Job]:

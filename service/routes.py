@@ -4,7 +4,7 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from service.engine import Model
@@ -27,6 +27,7 @@ def information_router(model: Model, lifecycle: Lifecycle, metrics: Metrics) -> 
     _add_models(router, model)
     _add_page(router, "/", "index.html")
     _add_page(router, "/docs", "docs.html")
+    _add_schema(router)
     return router
 
 
@@ -68,6 +69,13 @@ def _add_models(router: APIRouter, model: Model) -> None:
             "provider": model.provider,
             "state": "ready",
         }
+
+
+def _add_schema(router: APIRouter) -> None:
+    @router.get("/openapi.json", include_in_schema=False)
+    async def openapi(request: Request) -> dict[str, Any]:
+        schema: dict[str, Any] = request.app.openapi()
+        return schema
 
 
 def _add_page(router: APIRouter, path: str, name: str) -> None:

@@ -50,11 +50,13 @@ def build_model(
 ) -> onnx.ModelProto:
     """The graph of `write_artifact`."""
     width = PATCH * PATCH * 3
-    colours = np.tile(np.eye(3, dtype=np.float32), (PATCH * PATCH, 1)) / (PATCH * PATCH)  # [P*P*3, 3]
+    # Sums of whole numbers below 2**24 are exact in float32, so the order of summation changes no bit.
+    colours = np.tile(np.eye(3, dtype=np.float32), (PATCH * PATCH, 1))  # [P*P*3, 3]
     head = np.zeros((3, classes), np.float32)
     head[: min(3, classes), : min(3, classes)] = np.eye(3, dtype=np.float32)[: min(3, classes), : min(3, classes)]
     constants = {
-        "colours": colours / 255,
+        "colours": colours,
+        "full": np.array(PATCH * PATCH * 255, np.float32),
         "head": head * np.float32(scale),
         "zero": np.array(0, np.int64),
         "one": np.array(1, np.int64),
@@ -70,10 +72,11 @@ def build_model(
         helper.make_node("Cast", ["own"], ["weight"], to=TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["weight", "axis2"], ["weight3"]),  # [B, N, 1]
         helper.make_node("Cast", [patches_name], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("MatMul", ["pixels", "colours"], ["means"]),  # [B, N, 3]
-        helper.make_node("Mul", ["means", "weight3"], ["kept"]),
+        helper.make_node("MatMul", ["pixels", "colours"], ["sums"]),  # [B, N, 3]
+        helper.make_node("Mul", ["sums", "weight3"], ["kept"]),
         helper.make_node("ReduceSum", ["kept", "axis1"], ["total"], keepdims=0),  # [B, 3]
-        helper.make_node("Cast", ["count"], ["divisor"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["count"], ["patches_float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["patches_float", "full"], ["divisor"]),
         helper.make_node("Div", ["total", "divisor"], ["embedding"]),
         helper.make_node("MatMul", ["embedding", "head"], ["logits"]),  # [B, K]
     ]

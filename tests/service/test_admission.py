@@ -1,0 +1,113 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.admission import Admission, Rate
+from service.errors import Overloaded
+from service.settings import AdmissionSettings
+
+
+def gate(**settings: int) -> Admission:
+    return Admission(AdmissionSettings(**settings), decode_threads=2, jitter=random.Random(0))  # noqa: S311 - a fixed seed
+
+
+def test_room_is_given_back_exactly_once() -> None:
+    admission = gate(max_queue_patches=100)
+    with admission.reserve(60, 0.0, 10.0):
+        assert admission.queue_patches == 60
+        with pytest.raises(Overloaded), admission.reserve(50, 0.0, 10.0):
+            pass
+        assert admission.queue_patches == 60
+    assert admission.queue_patches == 0
+
+
+def test_room_is_given_back_after_an_error() -> None:
+    admission = gate()
+    with pytest.raises(KeyError), admission.reserve(60, 0.0, 10.0):
+        raise KeyError
+    assert admission.queue_patches == 0
+
+
+def test_a_full_house_refuses_before_the_body() -> None:
+    admission = gate(max_queue_patches=10)
+    admission.check_open()
+    with admission.reserve(10, 0.0, 10.0), pytest.raises(Overloaded):
+        admission.check_open()
+
+
+def test_predicted_lateness_is_refused() -> None:
+    admission = gate(max_queue_patches=10_000)
+    admission.engine_rate.observe(100, 1.0)
+    with admission.reserve(300, 0.0, 10.0):
+        with pytest.raises(Overloaded) as refusal, admission.reserve(1, 0.0, 2.9):
+            pass
+        assert 3 <= (refusal.value.retry_after_s or 0) <= 5
+        with admission.reserve(1, 0.0, 3.1):
+            pass
+
+
+def test_slow_decoding_is_predicted_too() -> None:
+    admission = gate()
+    admission.decode_rate.observe(1, 1.0)
+    with admission.decoding(), admission.decoding(), admission.decoding(), admission.decoding():
+        assert admission.predicted_wait_s() == pytest.approx(2.0)
+        with pytest.raises(Overloaded), admission.reserve(1, 0.0, 1.9):
+            pass
+
+
+def test_an_empty_house_never_refuses_so_a_bad_estimate_heals() -> None:
+    admission = gate()
+    admission.engine_rate.observe(1, 1000.0)
+    with admission.reserve(1000, 0.0, 0.001):
+        pass
+
+
+def test_the_status_of_a_refusal_is_a_setting() -> None:
+    admission = gate(max_queue_patches=1, overload_status=503)
+    with pytest.raises(Overloaded) as refusal, admission.reserve(2, 0.0, 1.0):
+        pass
+    assert (refusal.value.status, refusal.value.retry_after_s) == (503, 1)
+
+
+def test_uploads_share_one_memory() -> None:
+    admission = gate(max_upload_memory_bytes=100)
+    with admission.hold_upload() as first, admission.hold_upload() as second:
+        first.take(60)
+        second.take(40)
+        with pytest.raises(Overloaded):
+            second.take(1)
+        with pytest.raises(Overloaded):
+            admission.check_open()
+    assert admission.upload_bytes == 0
+
+
+def test_a_rate_follows_what_it_sees() -> None:
+    rate = Rate(memory_s=1.0)
+    assert rate.time_for(5) == 0.0
+    rate.observe(100, 1.0)
+    assert rate.per_s == pytest.approx(100)
+    for _ in range(10):
+        rate.observe(1000, 1.0)
+    assert rate.per_s == pytest.approx(1000, rel=0.01)
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.booleans()), max_size=40))
+def test_what_is_held_never_passes_the_bound(steps: list[tuple[int, bool]]) -> None:
+    admission, held = gate(max_queue_patches=100), []
+    for patches, release in steps:
+        if release and held:
+            held.pop().__exit__(None, None, None)
+            continue
+        room = admission.reserve(patches, 0.0, 1.0)
+        try:
+            room.__enter__()
+        except Overloaded:
+            assert admission.queue_patches + patches > 100
+        else:
+            held.append(room)
+        assert admission.queue_patches <= 100
+    while held:
+        held.pop().__exit__(None, None, None)
+    assert admission.queue_patches == 0

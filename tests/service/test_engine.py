@@ -1,0 +1,138 @@
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+from tiny_artifact import MANIFEST, build_model, renamed, write_artifact
+
+from service.engine import Engine
+from service.errors import EngineError, StartError
+from service.settings import EngineSettings
+
+
+def load(path: Path, **settings: Any) -> Engine:
+    return Engine(EngineSettings(model=path, **settings))
+
+
+@pytest.fixture(scope="module")
+def engine(artifact: Path) -> Engine:
+    return load(artifact)
+
+
+def test_it_knows_what_it_serves(engine: Engine, artifact: Path) -> None:
+    assert engine.model.manifest == MANIFEST
+    assert engine.model.digest == f"sha256:{hashlib.sha256(artifact.read_bytes()).hexdigest()}"
+    assert engine.model.provider == "cpu"
+    engine.warm_up()
+
+
+def test_an_image_does_not_depend_on_its_batch_or_on_padding(engine: Engine) -> None:
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 256, (1, 6, 48), np.uint8)
+    alone = engine.run(first, np.array([[2, 3]]))
+    batch = rng.integers(0, 256, (3, 20, 48), np.uint8)
+    batch[1, :6] = first[0]
+    together = engine.run(batch, np.array([[4, 5], [2, 3], [1, 1]]))
+    np.testing.assert_array_equal(together[1], alone[0])
+    assert together.shape == (3, 3)
+    assert together.dtype == np.float32
+
+
+def test_arrays_that_do_not_fit_are_an_engine_error(engine: Engine) -> None:
+    with pytest.raises(EngineError):
+        engine.run(np.zeros((1, 2, 7), np.uint8), np.array([[1, 2]]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"patches_name": "images"}, ["input 'patches' is missing", "unknown input 'images'"]),
+        ({"patches_type": TensorProto.FLOAT}, ["'patches' is tensor(float)", "tensor(uint8)"]),
+        ({"classes": 4}, ["'logits' has 4", "3 labels"]),
+        ({"extra_input": True}, ["unknown input 'mask'"]),
+        ({"manifest": None}, ["no manifest"]),
+        ({"manifest": renamed(labels=("a", "b"))}, ["'logits' has 3", "2 labels"]),
+    ],
+)
+def test_a_model_that_breaks_the_contract_is_refused_at_load(
+    tmp_path: Path, changes: dict[str, Any], words: list[str]
+) -> None:
+    path = write_artifact(tmp_path / "wrong.onnx", **changes)
+    with pytest.raises(StartError) as error:
+        load(path)
+    message = str(error.value)
+    assert "\n" not in message
+    assert all(word in message for word in [str(path), *words]), message
+
+
+def test_a_manifest_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    model = build_model()
+    onnx.helper.set_model_props(model, {"patchserve": MANIFEST.to_json().replace('"aspect"', '"stretch"')})
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(StartError, match="'resize' must be one of") as error:
+        load(tmp_path / "m.onnx")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"some text", bytes(range(256)) * 40])
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "no.onnx"
+    path.write_bytes(content)
+    with pytest.raises(StartError, match=str(path)) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+    if content:
+        assert hashlib.sha256(content).hexdigest() in str(error.value)
+
+
+def test_a_truncated_model_is_refused(tmp_path: Path, artifact: Path) -> None:
+    path = tmp_path / "half.onnx"
+    path.write_bytes(artifact.read_bytes()[:-200])
+    with pytest.raises(StartError):
+        load(path)
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"nowhere\.onnx cannot be read: No such file"):
+        load(tmp_path / "nowhere.onnx")
+
+
+def test_weights_outside_the_file_are_refused(tmp_path: Path) -> None:
+    model = build_model()
+    onnx.helper.set_model_props(model, {"patchserve": MANIFEST.to_json()})
+    path = tmp_path / "external.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    with pytest.raises(StartError, match="single-file"):
+        load(path)
+
+
+def test_a_model_whose_logits_are_no_numbers_does_not_start(tmp_path: Path) -> None:
+    engine = load(write_artifact(tmp_path / "nan.onnx", scale=float("nan")))
+    with pytest.raises(StartError, match="finite"):
+        engine.warm_up()
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_is_missing_stops_the_start(artifact: Path, provider: str) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has one")
+    with pytest.raises(StartError, match=rf"provider {provider}.*patchserve\[gpu\]"):
+        load(artifact, provider=provider)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_answers_are_those_of_the_cpu(engine: Engine, artifact: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("no onnxruntime-gpu here")
+    on_device = load(artifact, provider="cuda")
+    on_device.warm_up()
+    rng = np.random.default_rng(0)
+    batch = rng.integers(0, 256, (3, 20, 48), np.uint8), np.array([[4, 5], [2, 3], [1, 1]])
+    np.testing.assert_allclose(on_device.run(*batch), engine.run(*batch), atol=1e-4)

@@ -1,0 +1,276 @@
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.preprocess import PatchSequence
+from service.batching import BatchLimits
+from service.errors import DeadlineExceeded, Draining, EngineError, Internal
+from service.runner import Run
+from service.scheduler import BatchReport, Fate, Inference, Scheduler, SchedulerObserver
+
+pytestmark = pytest.mark.anyio
+
+POISON, NOT_A_NUMBER = 200, 201
+
+
+def image(name: int, patches: int = 10) -> PatchSequence:
+    """An image whose first byte is its name; the fake engine answers with it."""
+    return PatchSequence(np.full((patches, 12), name, np.uint8), (1, patches), 2, 2, "PNG")
+
+
+class FakeEngine:
+    """Runs end when the test says so; the clock stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.batches: list[list[int]] = []
+        self.open: list[asyncio.Future[None]] = []
+        self.immediate = False
+
+    def clock(self) -> float:
+        return self.now_s
+
+    async def run(self, sequences: Sequence[PatchSequence]) -> Run:
+        names = [int(sequence.patches[0, 0]) for sequence in sequences]
+        self.batches.append(names)
+        if not self.immediate:
+            gate = asyncio.get_running_loop().create_future()
+            self.open.append(gate)
+            await gate
+        if POISON in names:
+            raise EngineError("poisoned")
+        logits = np.array([[np.nan if name == NOT_A_NUMBER else name, 0] for name in names], np.float32)
+        return Run(logits, 0.5, self.now_s)
+
+    async def finish(self) -> None:
+        self.open.pop(0).set_result(None)
+        await settle()
+
+
+class Recorder(SchedulerObserver):
+    def __init__(self) -> None:
+        self.reports: list[BatchReport] = []
+        self.fates: list[Fate] = []
+
+    def batch_ran(self, report: BatchReport) -> None:
+        self.reports.append(report)
+
+    def image_left(self, fate: Fate) -> None:
+        self.fates.append(fate)
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class Bench:
+    def __init__(self, max_patches: int = 40, max_images: int = 64) -> None:
+        self.engine = FakeEngine()
+        self.seen = Recorder()
+        limits = BatchLimits(max_patches, max_images, overhead_patches=1000)
+        self.scheduler = Scheduler(self.engine.run, limits, self.engine.clock, self.seen)
+
+    def submit(self, name: int, patches: int = 10, deadline_s: float = 100.0) -> asyncio.Future[Inference]:
+        return self.scheduler.submit(image(name, patches), deadline_s)
+
+
+async def test_an_idle_engine_takes_what_is_there_at_once() -> None:
+    bench = Bench()
+    answer = bench.submit(7)
+    await settle()
+    assert bench.engine.batches == [[7]]
+    await bench.engine.finish()
+    assert (await answer).logits.tolist() == [7, 0]
+    assert bench.seen.fates == ["answered"]
+
+
+async def test_images_of_one_turn_share_a_batch() -> None:
+    bench = Bench()
+    for name in range(3):
+        bench.submit(name)
+    await settle()
+    assert bench.engine.batches == [[0, 1, 2]]
+
+
+async def test_a_batch_grows_while_the_engine_is_busy() -> None:
+    bench = Bench()
+    bench.submit(1)
+    await settle()
+    for name in (2, 3):
+        bench.submit(name)
+        await settle()
+    assert bench.engine.batches == [[1]]
+    await bench.engine.finish()
+    assert bench.engine.batches == [[1], [2, 3]]
+
+
+async def test_one_full_batch_is_prepared_while_one_runs_and_no_more() -> None:
+    bench = Bench(max_patches=20)
+    for name in range(7):
+        bench.submit(name)
+    await settle()
+    assert bench.engine.batches == [[0, 1], [2, 3]]
+    await bench.engine.finish()
+    assert bench.engine.batches == [[0, 1], [2, 3], [4, 5]]
+    await bench.engine.finish()
+    assert len(bench.engine.batches) == 3, "a partial batch stays open while the engine is busy"
+    await bench.engine.finish()
+    assert bench.engine.batches[-1] == [6]
+
+
+async def test_an_image_whose_deadline_passes_in_the_queue_never_runs() -> None:
+    bench = Bench()
+    first = bench.submit(1)
+    await settle()
+    late = bench.submit(2, deadline_s=5.0)
+    bench.engine.now_s = 5.0
+    await bench.engine.finish()
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert bench.engine.batches == [[1]]
+    assert (await first).logits[0] == 1
+
+
+async def test_an_answer_after_the_deadline_is_no_answer() -> None:
+    bench = Bench()
+    late = bench.submit(1, deadline_s=5.0)
+    await settle()
+    bench.engine.now_s = 5.5
+    await bench.engine.finish()
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert bench.seen.fates == ["expired"]
+
+
+async def test_a_cancelled_image_never_runs() -> None:
+    bench = Bench()
+    bench.submit(1)
+    await settle()
+    bench.submit(2).cancel()
+    bench.submit(3)
+    await bench.engine.finish()
+    assert bench.engine.batches == [[1], [3]]
+    assert sorted(bench.seen.fates) == ["answered", "cancelled"]
+
+
+async def test_cancelling_a_running_image_leaves_its_mates_alone() -> None:
+    bench = Bench()
+    gone, stays = bench.submit(1), bench.submit(2)
+    await settle()
+    gone.cancel()
+    await bench.engine.finish()
+    assert (await stays).logits[0] == 2
+    assert sorted(bench.seen.fates) == ["answered", "wasted"]
+
+
+@pytest.mark.parametrize("culprit", range(8))
+async def test_only_the_culprit_of_a_failing_batch_fails(culprit: int) -> None:
+    bench = Bench(max_patches=1000)
+    bench.engine.immediate = True
+    answers = [bench.submit(POISON if name == culprit else name) for name in range(8)]
+    await settle()
+    for name, answer in enumerate(answers):
+        if name == culprit:
+            with pytest.raises(Internal):
+                await answer
+        else:
+            assert (await answer).logits[0] == name
+    assert len(bench.engine.batches) <= 1 + 2 * 3
+
+
+async def test_an_engine_that_always_fails_is_not_tried_once_per_image() -> None:
+    bench = Bench(max_patches=1000)
+    bench.engine.immediate = True
+    answers = [bench.submit(POISON) for _ in range(64)]
+    await settle()
+    results = await asyncio.gather(*answers, return_exceptions=True)
+    assert all(isinstance(result, Internal) for result in results)
+    assert len(bench.engine.batches) <= 1 + 4 * 6
+
+
+async def test_the_engine_goes_on_after_a_failure() -> None:
+    bench = Bench()
+    bench.engine.immediate = True
+    with pytest.raises(Internal):
+        await bench.submit(POISON)
+    assert (await bench.submit(5)).logits[0] == 5
+
+
+async def test_logits_that_are_no_numbers_fail_alone() -> None:
+    bench = Bench()
+    bench.engine.immediate = True
+    sick, well = bench.submit(NOT_A_NUMBER), bench.submit(4)
+    with pytest.raises(Internal):
+        await sick
+    assert (await well).logits[0] == 4
+    assert len(bench.engine.batches) == 1
+
+
+async def test_reports_tell_padding_from_patches() -> None:
+    bench = Bench(max_patches=1000)
+    bench.engine.immediate = True
+    bench.submit(1, patches=10)
+    await bench.submit(2, patches=30)
+    assert bench.seen.reports == [BatchReport(2, 40, 60, seconds=0.5)]
+
+
+async def test_closing_fails_the_queue_and_ends_the_run() -> None:
+    bench = Bench()
+    running = bench.submit(1)
+    await settle()
+    waiting = bench.submit(2)
+    closing = asyncio.ensure_future(bench.scheduler.close())
+    await settle()
+    assert not closing.done()
+    await bench.engine.finish()
+    await closing
+    assert (await running).logits[0] == 1
+    for refused in (waiting, bench.submit(3)):
+        with pytest.raises(Draining):
+            await refused
+
+
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), st.integers(1, 60), st.floats(0.1, 20)),
+        st.tuples(st.just("poison"), st.integers(1, 60), st.floats(0.1, 20)),
+        st.tuples(st.just("cancel"), st.integers(0, 50), st.just(0.0)),
+        st.tuples(st.just("finish"), st.just(0), st.just(0.0)),
+        st.tuples(st.just("wait"), st.just(0), st.floats(0, 5)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(events)
+def test_every_image_ends_exactly_once_and_with_its_own_answer(steps: list[tuple[str, int, float]]) -> None:
+    async def play() -> None:
+        bench = Bench(max_patches=100, max_images=6)
+        answers: list[tuple[int, asyncio.Future[Inference]]] = []
+        for kind, number, seconds in steps:
+            if kind in {"submit", "poison"}:
+                name = POISON if kind == "poison" else len(answers) % 200
+                answers.append((name, bench.submit(name, number, bench.engine.now_s + seconds)))
+            elif kind == "cancel" and answers:
+                answers[number % len(answers)][1].cancel()
+            elif kind == "finish" and bench.engine.open:
+                await bench.engine.finish()
+            elif kind == "wait":
+                bench.engine.now_s += seconds
+            assert len(bench.engine.open) <= 2
+            await settle()
+        while bench.engine.open:
+            await bench.engine.finish()
+        assert len(bench.seen.fates) == len(answers), "accepted = answered + failed + expired + cancelled + wasted"
+        for name, answer in answers:
+            assert answer.done()
+            if not answer.cancelled() and answer.exception() is None:
+                assert answer.result().logits[0] == name != POISON
+
+    asyncio.run(play())

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+
+from service.errors import StartError
+from service.settings import Settings, read_settings
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith("PATCHSERVE_")]:
+        monkeypatch.delenv(name)
+
+
+def test_a_flag_beats_the_environment_beats_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings([]).port == 8000
+    monkeypatch.setenv("PATCHSERVE_PORT", "9000")
+    assert read_settings([]).port == 9000
+    assert read_settings(["--port", "9001"]).port == 9001
+
+
+def test_the_model_is_the_only_positional() -> None:
+    assert read_settings(["some.onnx", "--exact-decode"]).model == Path("some.onnx")
+    with pytest.raises(StartError, match="unrecognized arguments: other"):
+        read_settings(["some.onnx", "other"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--prot", "1"], ["--prot", "--help"]),
+        (["--por", "1"], ["--por"]),
+        (["--port", "x"], ["--port", "PATCHSERVE_PORT", "'x'", "integer"]),
+        (["--port", "70000"], ["--port", "65535"]),
+        (["--max-files", "0"], ["--max-files", "greater than or equal to 1"]),
+        (["--formats", "TIFF"], ["--formats", "'JPEG'"]),
+        (["--provider", "tpu"], ["--provider", "'cpu'"]),
+        (["--overload-status", "500"], ["--overload-status", "429 or 503"]),
+        (["--port"], ["--port", "expected one argument"]),
+    ],
+)
+def test_a_wrong_flag_is_one_line_that_names_it(arguments: list[str], words: list[str]) -> None:
+    with pytest.raises(StartError) as error:
+        read_settings(arguments)
+    message = str(error.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATCHSERVE_PROT", "1")
+    with pytest.raises(StartError, match="PATCHSERVE_PROT"):
+        read_settings([])
+
+
+def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATCHSERVE_BODY_TIMEOUT_S", "-1")
+    with pytest.raises(StartError, match="PATCHSERVE_BODY_TIMEOUT_S"):
+        read_settings([])
+
+
+def test_formats_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings(["--formats", "png,gif"]).formats == ("PNG", "GIF")
+    monkeypatch.setenv("PATCHSERVE_FORMATS", "bmp, webp")
+    assert read_settings([]).formats == ("BMP", "WEBP")
+    monkeypatch.setenv("PATCHSERVE_OVERLOAD_STATUS", "503")
+    assert read_settings([]).overload_status == 503
+
+
+def test_every_setting_is_explained_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        read_settings(["--help"])
+    assert leaving.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        if name != "model":
+            assert f"--{name.replace('_', '-')} " in text
+        assert " ".join(field.description.split()) in text.replace("- ", "-"), name
+
+
+def test_every_quantity_has_its_unit_in_its_name_or_its_meaning() -> None:
+    units = {"bytes": "byte", "s": "second", "ms": "millisecond", "patches": "patch", "pixels": "pixel"}
+    for name, field in Settings.model_fields.items():
+        unit = units.get(name.rsplit("_", 1)[-1])
+        assert unit is None or unit in (field.description or ""), name
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().port = 1
