@@ -1,0 +1,56 @@
+# Two commands on a fresh machine: `make serve` and `make test`. Each makes what it needs; nothing is installed by hand.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+
+.PHONY: help serve test check format lock docker-test clean
+
+help:
+	@echo "make serve        set up everything and serve the bundled model on http://localhost:8000"
+	@echo "make test         set up everything; format, lint, types, import contracts, tests"
+	@echo "make check        the same without the tests"
+	@echo "make format       format and mend what can be mended"
+	@echo "make docker-test  build the image and classify with the container"
+	@echo "make lock         resolve the locked requirements anew"
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "patchserve needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet uv
+
+# A virtual environment made for the tests serves as well: one set-up never takes the other's packages away.
+$(VENV)/serve-ready: pyproject.toml | $(BIN)/uv
+	test -e $(VENV)/test-ready || $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$(EXTRA)]'
+	touch $@
+
+$(VENV)/test-ready: pyproject.toml .ci/requirements.txt | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirements .ci/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+serve: $(VENV)/serve-ready
+	$(BIN)/patchserve serve
+
+check: $(VENV)/test-ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest
+
+format: $(VENV)/test-ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: | $(BIN)/uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --extra dev --output-file .ci/requirements.txt pyproject.toml
+
+docker-test:
+	bash docker/test.sh
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
