@@ -1,7 +1,9 @@
 """The log: one line an event, JSON or for a terminal, on standard error. No text of a client is ever logged."""
 
 import logging
+import queue
 import sys
+import threading
 from typing import Any, TextIO, cast
 
 import structlog
@@ -32,6 +34,45 @@ class LossyStream:
             self.lost += 1
 
 
+class BackgroundStream(LossyStream):
+    """The same, written by a thread: whoever reads the log may stall without stalling the service.
+
+    Args:
+        stream: where the text goes.
+        max_lines: waiting to be written; more are lost, and counted.
+    """
+
+    def __init__(self, stream: TextIO, max_lines: int = 10_000) -> None:
+        super().__init__(stream)
+        self._lines: queue.Queue[str | None] = queue.Queue(max_lines)
+        self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> int:
+        """Leave the text to the thread, or count a loss."""
+        try:
+            self._lines.put_nowait(text)
+        except queue.Full:
+            self.lost += 1
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: the thread flushes."""
+
+    def close(self, timeout_s: float) -> None:
+        """Write what waits, for at most `timeout_s` seconds."""
+        try:
+            self._lines.put(None, timeout=timeout_s)
+        except queue.Full:
+            return
+        self._thread.join(timeout_s)
+
+    def _write_all(self) -> None:
+        while (text := self._lines.get()) is not None:
+            super().write(text)
+            super().flush()
+
+
 def open_log(settings: LogSettings, stream: LossyStream, *, is_terminal: bool) -> structlog.typing.FilteringBoundLogger:
     """A logger of our own; nothing global is configured.
 
@@ -51,7 +92,7 @@ def open_log(settings: LogSettings, stream: LossyStream, *, is_terminal: bool) -
         renderer,
     ]
     logger = structlog.wrap_logger(
-        structlog.PrintLogger(cast("TextIO", stream)),
+        structlog.WriteLogger(cast("TextIO", stream)),
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
     )

@@ -20,7 +20,7 @@ import uvicorn
 from service.app import create_app
 from service.errors import StartError
 from service.lifecycle import Lifecycle, Phase
-from service.logs import open_log, quiet_libraries, standard_error
+from service.logs import BackgroundStream, open_log, quiet_libraries
 from service.protocol import bounded_protocol
 from service.settings import Settings
 
@@ -33,7 +33,7 @@ def serve(settings: Settings) -> None:
     """
     quiet_libraries()
     lifecycle = Lifecycle()
-    stream = standard_error()
+    stream = BackgroundStream(sys.stderr)
     log = open_log(settings, stream, is_terminal=sys.stderr.isatty())
     app = create_app(settings, lifecycle=lifecycle, log=log)
     app.state.metrics.log_lines_lost.set_function(lambda: stream.lost)
@@ -51,9 +51,9 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=settings.keep_alive_timeout_s,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
-    _announce(listener)
     _Server(config, lifecycle, settings.drain_delay_s).run(sockets=[listener])
     log.info("stopped")
+    stream.close(timeout_s=1.0)
     # A decoder or an engine that hangs in its thread must not hold the exit.
     _leave(0)
 
@@ -73,6 +73,12 @@ class _Server(uvicorn.Server):
             _leave(128 + sig)
         self._lifecycle.advance(Phase.DRAINING)
         self._closing_at_s = time.monotonic() + self._drain_delay_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say where the service is once it takes connections."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            _announce(listener)
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; true ends serving."""
