@@ -1,7 +1,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.admission import Admission, Rate
@@ -93,6 +93,7 @@ def test_a_rate_follows_what_it_sees() -> None:
     assert rate.per_s == pytest.approx(1000, rel=0.01)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 50), st.booleans()), max_size=40))
 def test_what_is_held_never_passes_the_bound(steps: list[tuple[int, bool]]) -> None:
     admission, held = gate(max_queue_patches=100), []

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.preprocess import PatchSequence
@@ -90,6 +90,7 @@ limits = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(images, max_size=30), limits)
 def test_any_plan_keeps_the_limits(waiting: list[Image], limits: BatchLimits) -> None:
     waiting = [Image(i.length, i.grid, i.deadline_s + n * 1e-9, i.cancelled) for n, i in enumerate(waiting)]
@@ -109,6 +110,7 @@ def test_any_plan_keeps_the_limits(waiting: list[Image], limits: BatchLimits) ->
         assert limits.mixed_grids or len({image.grid for image in plan.batch}) == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=30), limits)
 def test_everybody_is_served_in_at_most_as_many_batches_as_there_are_images(
     sizes: list[int], limits: BatchLimits

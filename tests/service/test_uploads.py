@@ -100,6 +100,8 @@ async def test_a_name_that_is_no_utf8_is_dropped() -> None:
         form(),
         form(part(b"x", "other")),
         part(b"x"),  # no closing boundary
+        part(b"x") + part(b"y"),
+        (part(b"x") + part(b"y" * 100))[:-50],
         form(part(b"x"))[:-4],
         form(part(b"x")).replace(b"--b", b"--c"),
         form(*[part(b"x")] * 17),
