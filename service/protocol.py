@@ -173,8 +173,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: RequestError) -> None:
-        response = problem_response(error, uuid.uuid4().hex)
-        headers = [*response.raw_headers, (b"x-content-type-options", b"nosniff"), (b"connection", b"close")]
+        request_id = uuid.uuid4().hex
+        response = problem_response(error, request_id)
+        headers = [
+            *response.raw_headers,
+            (b"x-request-id", request_id.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"connection", b"close"),
+        ]
         lines = [f"HTTP/1.1 {error.status} {error.title}".encode(), *(name + b": " + value for name, value in headers)]
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body))
         self.transport.close()

@@ -268,6 +268,29 @@ async def test_a_full_house_refuses_before_the_body_is_read(serving: Serving, ar
         assert (await filling).status_code == 200
 
 
+async def test_requests_that_wait_together_share_a_batch_and_get_what_they_get_alone(
+    serving: Serving, artifact: Path
+) -> None:
+    engine = HeldEngine(artifact)
+    pictures = [
+        picture((200, 30 * place, 10), size) for place, size in enumerate([(28, 28), (40, 20), (12, 60), (64, 64)])
+    ]
+    async with serving(engine) as client:
+        alone = [(await classify(client, each)).json()["results"] for each in pictures]
+        runs = engine.runs
+        engine.may_run.clear()
+        blocker = asyncio.create_task(classify(client, pictures[0]))
+        await until(lambda: _runs(engine, runs + 1))
+        waiting = [asyncio.create_task(classify(client, each)) for each in pictures]
+        await until(lambda: _reads(client, "queue_patches", 49 + sum(each[0]["patches"] for each in alone)))
+        await until(lambda: _reads(client, "decode_inflight", 0))
+        engine.may_run.set()
+        assert [(await task).json()["results"] for task in waiting] == alone
+        await blocker
+        assert engine.runs == runs + 2
+        assert (await metrics(client))["batch_images_sum",] == 4 + 1 + 4
+
+
 async def _reads(client: httpx.AsyncClient, name: str, value: float) -> bool:
     return (await metrics(client))[name,] == value
 

@@ -20,6 +20,13 @@ def stop(service: ServedProcess, sig: signal.Signals = signal.SIGTERM) -> None:
     service.process.send_signal(sig)
 
 
+def ask(service: ServedProcess) -> bytes:
+    """One request on a connection of its own, and its reply."""
+    with service.connect() as conversation:
+        conversation.send(HEAD + RED)
+        return conversation.reply()
+
+
 def half_sent(service: ServedProcess) -> Conversation:
     """A request that the service has begun to read."""
     conversation = service.connect()
@@ -37,7 +44,7 @@ def test_it_serves_and_says_where(artifact: Path) -> None:
         line = service.process.stdout.readline()
         assert re.fullmatch(rf"    curl -F file=@\S+ http://127.0.0.1:{service.port}/classify\n", line)
         assert service.get("/readyz")[0] == 200
-        received = service.say(HEAD + RED, wait_s=1)
+        received = ask(service)
         assert b'"label":"red"' in received
         stop(service, signal.SIGINT)
         assert service.process.wait(10) == 0
@@ -151,8 +158,6 @@ def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]"
     ("arguments", "variables", "words"),
     [
         (["--prot", "1"], {}, "--prot"),
-        (["--port", "many"], {}, "--port (or PATCHSERVE_PORT)"),
-        ([], {"PATCHSERVE_PORT": "many"}, "PATCHSERVE_PORT"),
         ([], {"PATCHSERVE_PROT": "1"}, "PATCHSERVE_PROT"),
         (["nowhere.onnx"], {}, "nowhere.onnx cannot be read"),
         (["MODEL", "--host", "256.1.1.1"], {}, "256.1.1.1"),
@@ -221,7 +226,7 @@ def test_the_base_install_serves_without_torch(artifact: Path, tmp_path: Path) -
         env=environment(),
     )
     try:
-        assert b'"label":"red"' in ServedProcess(process).say(HEAD + RED, wait_s=1)
+        assert b'"label":"red"' in ask(ServedProcess(process))
     finally:
         process.terminate()
         process.communicate()
@@ -256,7 +261,7 @@ def test_a_log_that_cannot_be_written_fails_no_request(artifact: Path) -> None:
         try:
             service = ServedProcess(process)
             for _ in range(3):
-                assert statuses(service.say(HEAD + RED, wait_s=0.5)) == [200]
+                assert statuses(ask(service)) == [200]
             lost = re.search(r"patchserve_log_lines_lost (\d+)", service.get("/metrics")[1])
             assert lost
             assert int(lost[1]) >= 3
