@@ -76,12 +76,27 @@ def preprocess(
         ImageError: if the image is refused or cannot be decoded.
     """
     header = header or read_header(data, limits)
-    width, height = header.upright_size
-    grid = choose_grid(width, height, spec, max_patches)
-    at_least = None if exact else _enough(width, height, spec, grid)
-    image = decode(data, header, at_least=at_least, background=spec.background)
+    grid = choose_grid(*header.upright_size, spec, max_patches)
+    image = decode_for_grid(data, header, spec, grid, exact=exact)
+    return cut(image, header, spec, grid)
+
+
+def decode_for_grid(
+    data: bytes | bytearray, header: ImageHeader, spec: Preprocessing, grid: tuple[int, int], *, exact: bool = False
+) -> Image.Image:
+    """Decode to upright RGB, a JPEG at the smallest scale that this grid allows unless `exact`.
+
+    Raises:
+        ImageError: if the image cannot be decoded.
+    """
+    at_least = None if exact else _enough(*header.upright_size, spec, grid)
+    return decode(data, header, at_least=at_least, background=spec.background)
+
+
+def cut(image: Image.Image, header: ImageHeader, spec: Preprocessing, grid: tuple[int, int]) -> PatchSequence:
+    """Resize a decoded image and cut it into the patches of its grid."""
     pixels = resize(image, spec, grid, region(header, image.size))
-    return PatchSequence(patchify(pixels, spec.patch_size), grid, width, height, header.format)
+    return PatchSequence(patchify(pixels, spec.patch_size), grid, *header.upright_size, header.format)
 
 
 # --- geometry -------------------------------------------------------------------------------------------------------
