@@ -122,7 +122,9 @@ def _batch_limits(settings: Settings, engine: Engine) -> BatchLimits:
 
 
 def _check_budgets(settings: Settings, engine: Engine) -> None:
-    """An image that could never be accepted is a wrong setting, not an overload."""
+    """A request that could never be accepted is a wrong setting, not an overload."""
+    if settings.default_timeout_ms > settings.max_timeout_ms:
+        raise StartError(f"--default-timeout-ms is over --max-timeout-ms, {settings.max_timeout_ms}")
     needed = engine.model.manifest.preprocessing.max_patches
     for flag, value in (
         ("--max-batch-patches", settings.max_batch_patches),

@@ -30,7 +30,7 @@ def service(artifact: Path) -> Iterator[ServedProcess]:
         artifact,
         header_timeout_s=0.6,
         body_timeout_s=1.2,
-        upload_grace_s=0.4,
+        upload_grace_s=0.6,
         linger_timeout_s=1,
         keep_alive_timeout_s=2,
         max_body_bytes=1_000_000,
@@ -217,7 +217,7 @@ def test_a_body_that_does_not_come_is_408(service: ServedProcess) -> None:
 def test_a_body_that_drips_is_408(service: ServedProcess) -> None:
     with service.connect() as conversation:
         conversation.send(POST + b"Content-Length: 100000\r\n\r\n")
-        for _ in range(20):
+        for _ in range(25):
             conversation.send(b"x")
             time.sleep(0.04)
         assert_problem(conversation.everything(), 408, "upload_timeout")

@@ -87,7 +87,7 @@ async def test_metrics_have_bounded_labels(serving: Serving) -> None:
     assert routes == {"unmatched", "/models/{name}"}
 
 
-@pytest.mark.parametrize("setting", ["max_batch_patches", "max_queue_patches"])
-def test_bounds_below_one_image_stop_the_start(artifact: object, setting: str) -> None:
+@pytest.mark.parametrize("setting", ["max_batch_patches", "max_queue_patches", "max_timeout_ms"])
+def test_bounds_below_one_request_stop_the_start(artifact: object, setting: str) -> None:
     with pytest.raises(StartError, match=setting.replace("_", "-")):
         create_app(Settings(**{"model": artifact, setting: 99}))  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ def test_it_serves_and_says_where(artifact: Path) -> None:
 
 
 def test_readiness_goes_first_and_serving_goes_on(artifact: Path) -> None:
-    with served(artifact, drain_delay_s=1.0) as service:
+    with served(artifact, drain_delay_s=1.5) as service:
         stop(service)
         time.sleep(0.3)
         status, body = service.get("/readyz")
