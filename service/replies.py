@@ -41,7 +41,8 @@ class Timing(BaseModel):
     """Milliseconds by stage; of several images, the longest."""
 
     upload: float = Field(description="receiving the body")
-    preprocess: float = Field(description="decoding, resizing and cutting into patches, in a decode thread")
+    decode: float = Field(description="from the file to pixels, in a decode thread")
+    preprocess: float = Field(description="resizing and cutting into patches, in the same thread")
     queue: float = Field(description="waiting for the engine")
     inference: float = Field(description="in the engine, with the whole batch")
     total: float = Field(description="from the request's header to the reply")
@@ -110,7 +111,8 @@ def timing_of(jobs: Sequence[Job], upload_s: float, total_s: float) -> Timing:
     inferences = [job.inference for job in jobs if job.inference is not None]
     return Timing(
         upload=_ms(upload_s),
-        preprocess=_ms(max((job.decode_s for job in jobs), default=0.0)),
+        decode=_ms(max((job.decode_s for job in jobs), default=0.0)),
+        preprocess=_ms(max((job.preprocess_s for job in jobs), default=0.0)),
         queue=_ms(max((inference.queue_s for inference in inferences), default=0.0)),
         inference=_ms(max((inference.inference_s for inference in inferences), default=0.0)),
         total=_ms(total_s),

@@ -51,7 +51,7 @@ async def test_an_image_gets_its_label(serving: Serving, red: bytes) -> None:
     document = response.json()
     assert document.keys() == {"model", "results", "timing_ms", "request_id"}
     assert document["model"].keys() == {"name", "version", "digest"}
-    assert document["timing_ms"].keys() == {"upload", "preprocess", "queue", "inference", "total"}
+    assert document["timing_ms"].keys() == {"upload", "decode", "preprocess", "queue", "inference", "total"}
     [result] = document["results"]
     assert [each["label"] for each in result["predictions"]] == ["red", "green", "blue"]
     assert sum(each["score"] for each in result["predictions"]) == pytest.approx(1)
@@ -325,7 +325,7 @@ async def test_a_bug_is_a_problem_document_too(serving: Serving, red: bytes, mon
         raise ZeroDivisionError("secret")
 
     async with serving() as client:
-        monkeypatch.setattr("service.pipeline.preprocess", broken)
+        monkeypatch.setattr("service.pipeline.cut", broken)
         response = await classify(client, red)
         assert problem(response) == (500, "internal")
         monkeypatch.setattr("service.classify.read_uploads", broken)
