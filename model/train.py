@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from model.augment import Augmentation, augment, draw_grid
+from model.augment import Augmentation, augment, calm, draw_grid
 from model.checkpoints import native
 from model.checkpoints.native import Description
 from model.data import DataError, LabelledImages, load_class_folders, load_fashion_mnist
@@ -44,6 +44,7 @@ class Recipe:
     learning_rate: float = 1e-3  # peak, after warm-up
     weight_decay: float = 0.05  # on matrices only, not on biases, norms, tokens and positions
     warmup_share: float = 0.05  # of all steps
+    calm_share: float = 0.2  # of the epochs, the last ones, with little augmentation
     label_smoothing: float = 0.1
     max_gradient_norm: float = 1.0
     seed: int = 0
@@ -113,6 +114,8 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 def train_epoch(run: Run, data: LabelledImages, recipe: Recipe, augmentation: Augmentation) -> Iterator[float]:
     """Train one epoch; yields the loss of each step."""
     steps = max(1, len(data) // recipe.batch)
+    if run.epoch >= round((1 - recipe.calm_share) * recipe.epochs):
+        augmentation = calm(augmentation)
     order = torch.randperm(len(data), generator=run.generator)
     run.model.train()
     for index in range(steps):
@@ -254,7 +257,7 @@ def _load(
 ) -> tuple[LabelledImages, LabelledImages, Augmentation]:
     """The two data sets, and the augmentation that suits them."""
     if data is None:
-        grey = Augmentation(zoom=(0.85, 1.1), stretch=1.15, shift=0.07, recolour=True)
+        grey = Augmentation(zoom=(0.85, 1.1), stretch=1.15, shift=0.07, recolour=0.5)
         return load_fashion_mnist("train"), load_fashion_mnist("test"), grey
     side = round(spec.patch_size * math.sqrt(spec.max_patches))
     train_set = load_class_folders(data, side)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.augment import Augmentation, augment, draw_grid, to_patches
+from model.augment import Augmentation, augment, calm, draw_grid, to_patches
 from model.manifest import Preprocessing
 from model.preprocess import patchify
 
@@ -39,7 +39,7 @@ def test_without_variation_the_native_image_passes_unchanged() -> None:
 
 def test_the_same_seed_gives_the_same_batch() -> None:
     images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
-    varied = Augmentation(recolour=True)
+    varied = Augmentation(recolour=0.5)
     one, two = (augment(images, (5, 8), 4, varied, torch.Generator().manual_seed(3)) for _ in range(2))
     other = augment(images, (5, 8), 4, varied, torch.Generator().manual_seed(4))
     assert torch.equal(one, two)
@@ -56,8 +56,18 @@ def test_every_grid_gives_its_patches(grid: tuple[int, int]) -> None:
 
 def test_recolouring_keeps_some_inverts_some_and_paints_some() -> None:
     black = torch.zeros(200, 1, 28, 28, dtype=torch.uint8)
-    patches = augment(black, (7, 7), 4, Augmentation(recolour=True), torch.Generator().manual_seed(0))
+    patches = augment(black, (7, 7), 4, Augmentation(recolour=0.5), torch.Generator().manual_seed(0))
     backgrounds = patches[:, 0, :3].tolist()
     assert 70 < backgrounds.count([0, 0, 0]) < 130
     assert 25 < backgrounds.count([255, 255, 255]) < 80
     assert len({tuple(colour) for colour in backgrounds}) > 20
+
+
+def test_the_end_of_training_is_calm_but_not_still() -> None:
+    calmed = calm(Augmentation(zoom=(0.5, 2.0), recolour=0.4))
+    assert 0.8 < calmed.zoom[0] < 1 < calmed.zoom[1] < 1.2
+    assert calmed.recolour == pytest.approx(0.1)
+    assert calmed.native_share == 0.75
+    black = torch.zeros(400, 1, 28, 28, dtype=torch.uint8)
+    patches = augment(black, (7, 7), 4, calmed, torch.Generator().manual_seed(0))
+    assert 330 < patches[:, 0, :3].tolist().count([0, 0, 0]) < 395
