@@ -162,7 +162,7 @@ def _table(differences: list[Difference]) -> Table:
     table = Table(caption=caption, box=box.SIMPLE_HEAD)
     table.add_column("batch", no_wrap=True)
     for column in ("logits", "embedding", "alone", "limit"):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=True, min_width=7)
     for each in differences:
         numbers = (f"{value:.1e}" for value in (each.logits, each.embedding, each.alone, each.tolerance))
         table.add_row(f"{each.case} ({each.grids})", *numbers, style=None if each.passed else "bold red")
