@@ -205,7 +205,7 @@ check_image() {
 check_stop() {
     local began ended code
     began=$(date +%s%N)
-    "$docker" stop --time 30 "$container" >/dev/null
+    "$docker" stop -t 30 "$container" >/dev/null
     ended=$(date +%s%N)
     code=$("$docker" inspect --format '{{.State.ExitCode}}, killed for memory: {{.State.OOMKilled}}' "$container")
     note "docker stop: $(((ended - began) / 1000000)) ms, exit code $code"
@@ -245,7 +245,7 @@ check_gpu_image() {
     if [ -e /dev/nvidiactl ]; then
         note "gpu: there is a GPU here, but running the image on it is not part of this test"
     else
-        check "gpu: without a GPU it ends with one line" prints_matching '^patchserve: provider cuda could not be started' \
+        check "gpu: without a GPU it ends and says why" fails_with '^patchserve: provider cuda could not be started' \
             "${run[@]}" patchserve:gpu-test
     fi
 }
@@ -269,16 +269,16 @@ prints() {
     output=$("$@") && echo "$output" && [ "$output" = "$wanted" ]
 }
 
-prints_matching() {
-    local pattern=$1 output
+fails_with() {
+    local pattern=$1 output status=0
     shift
-    output=$("$@" 2>&1)
-    echo "$output"
-    grep -qE "$pattern" <<<"$output"
+    output=$("$@" 2>&1) || status=$?
+    echo "$output (status $status)"
+    [ "$status" != 0 ] && grep -qE "$pattern" <<<"$output"
 }
 
 # As root, who owns the files, so that nothing but the read-only mount can be what refuses.
-refuses_to_write() { prints_matching 'Read-only file system' "$docker" exec --user 0 "$container" touch /usr/local/probe; }
+refuses_to_write() { fails_with 'Read-only file system' "$docker" exec --user 0 "$container" touch /usr/local/probe; }
 
 # ---- end
 
