@@ -32,6 +32,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ROWS_AT_ONCE = 256
 _DRAFT_MARGIN = 2  # a JPEG decoded at a reduced scale stays this many times larger than the resized image
 
 
@@ -255,14 +256,17 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     """0..65535 to 0..255 by /257, rounded; the transparent value, if there is one, becomes alpha."""
-    values = np.asarray(image).astype(np.int64)  # [H, W]
+    values = np.asarray(image)  # [H, W], of 2 or 4 bytes each
     if values.min() < 0 or values.max() > 65535:
         raise InvalidImage("the image has more than 16 bits a channel: save it with 8")
-    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    grey = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _ROWS_AT_ONCE):  # the sums need 4 bytes: for a whole photograph that is a lot
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        grey[rows] = (values[rows].astype(np.uint32) + 128) // 257
     if "transparency" not in image.info:
-        return grey
+        return Image.fromarray(grey)
     opaque = values != image.info["transparency"]
-    return Image.merge("LA", (grey, Image.fromarray(opaque.astype(np.uint8) * np.uint8(255))))
+    return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(opaque.astype(np.uint8) * np.uint8(255))))
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------------

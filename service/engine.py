@@ -148,6 +148,8 @@ def _open_session(content: bytes, path: Path, settings: EngineSettings) -> Any:
             f"provider {settings.provider} is not in this onnxruntime: pip install patchserve[gpu] in an "
             "environment without onnxruntime (the two share a module), or choose --provider cpu"
         )
+    if settings.provider != "cpu":
+        runtime.preload_dlls()  # CUDA and cuDNN from their wheels lie where the dynamic linker does not look
     options = runtime.SessionOptions()
     options.intra_op_num_threads = settings.engine_threads
     options.inter_op_num_threads = 1
