@@ -132,6 +132,20 @@ def build_graph(model: VisionTransformer, manifest: Manifest, opset: Opset) -> i
     if program is None:
         raise ExportError("torch.onnx returned no program")
     graph = program.model
-    graph.metadata_props.clear()  # the exporter's own notes
+    _drop_notes(graph)
     graph.metadata_props[METADATA_KEY] = manifest.to_json()
     return graph
+
+
+def _drop_notes(graph: ir.Model) -> None:
+    """Remove what the exporter notes on every node: stack traces, with the paths of the machine that exported."""
+    graph.metadata_props.clear()
+    graph.graph.metadata_props.clear()
+    values = [*graph.graph.inputs, *graph.graph.initializers.values()]
+    for node in graph.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        values += node.outputs
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None

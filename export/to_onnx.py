@@ -160,7 +160,7 @@ def _step(console: Console, name: str) -> Iterator[None]:
 def _table(differences: list[Difference]) -> Table:
     caption = "largest absolute differences to PyTorch; alone: an image run alone, to itself in the batch"
     table = Table(caption=caption, box=box.SIMPLE_HEAD)
-    table.add_column("batch", no_wrap=True)
+    table.add_column("batch", no_wrap=True, max_width=36)
     for column in ("logits", "embedding", "alone", "limit"):
         table.add_column(column, justify="right", no_wrap=True, min_width=7)
     for each in differences:

@@ -52,6 +52,13 @@ def test_it_is_one_file_with_the_contracts_inputs_and_outputs(artifact: tuple[Pa
     assert manifest == manifest_of(small_model())
 
 
+def test_it_says_nothing_of_the_machine_that_exported_it(artifact: tuple[Path, Opset]) -> None:
+    content = artifact[0].read_bytes()
+    assert b"stack_trace" not in content
+    assert str(Path(__file__).parents[2]).encode() not in content
+    assert b".py" not in content
+
+
 def test_operators_are_standard_and_those_of_the_opset(artifact: tuple[Path, Opset]) -> None:
     path, opset = artifact
     model = onnx.load(path)
