@@ -78,7 +78,7 @@ def test_float16_is_half_the_size_and_says_so(monkeypatch: pytest.MonkeyPatch, t
         ([], "name a checkpoint file, or --random"),
         (["x.safetensors", "--random", "B/16"], "name a checkpoint file, or --random"),
         (["missing.safetensors"], "missing.safetensors: no such file"),
-        ([__file__], "not a safetensors file"),
+        ([__file__], "not a checkpoint: a file of weights ends in"),
         (["--random", "Z/9"], "'Z/9' is not a known variant"),
         (["--random", "H/14"], "export with --precision float16"),
         (["--random", "Femto/7", "--name", "No Spaces"], "'name' must be"),
