@@ -20,7 +20,7 @@ PATCH_ORDER = "row,col,channel"
 
 Resize = Literal["crop", "crop-floor", "squash", "aspect"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
-PositionInterpolation = Literal["bicubic", "bicubic-antialias", "bilinear-align-corners"]
+PositionInterpolation = Literal["bicubic", "bicubic-antialias", "bicubic-align-corners", "bilinear-align-corners"]
 Precision = Literal["float32", "float16", "int8"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
