@@ -43,6 +43,5 @@ def convert(
         CheckpointError: naming what it does not know.
     """
     module = importlib.import_module(f"model.checkpoints.from_{family}")
-    # The budget is set by `Pixels.fit` when the grid is known.
-    model: VisionTransformer = module.convert(weights, config, mean=pixels.mean, std=pixels.std, max_patches=1)
+    model: VisionTransformer = module.convert(weights, config, mean=pixels.mean, std=pixels.std)
     return model

@@ -6,6 +6,7 @@ plain containers and refuses everything else.
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +69,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 # --- PyTorch --------------------------------------------------------------------------------------------------------
 def _unpickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read raises
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, str(error))) from None
     except Exception as error:  # noqa: BLE001 - a damaged file raises anything, from EOFError to RuntimeError
@@ -111,7 +114,7 @@ def _bare(name: str) -> str:
 # --- NumPy ----------------------------------------------------------------------------------------------------------
 def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: _tensor(archive[name]) for name in archive.files}
     except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
         code = "Object arrays" in str(error) or "pickled" in str(error)
