@@ -77,12 +77,12 @@ def test_an_image_is_bit_equal_alone_and_in_a_mixed_padded_batch(artifact: tuple
 def test_folding_the_normalisation_changes_nothing() -> None:
     torch.manual_seed(0)
     embedding = PatchEmbedding(Preprocessing(7, (4, 4), 64, **IMAGENET), 32)
-    patches = torch.randint(0, 256, (2, 9, 147), dtype=torch.uint8)
+    patches, grid = torch.randint(0, 256, (2, 9, 147), dtype=torch.uint8), torch.tensor([[3, 3]] * 2)
     with torch.no_grad():
-        folded = FoldedPatchEmbedding(embedding, torch.float32)(patches)
-        halved = FoldedPatchEmbedding(embedding, torch.float16).half()(patches).float()
-        torch.testing.assert_close(folded, embedding(patches), atol=2e-6, rtol=0)
-        torch.testing.assert_close(halved, embedding(patches), atol=4e-3, rtol=0)
+        folded = FoldedPatchEmbedding(embedding, torch.float32)(patches, grid)
+        halved = FoldedPatchEmbedding(embedding, torch.float16).half()(patches, grid).float()
+        torch.testing.assert_close(folded, embedding(patches, grid), atol=2e-6, rtol=0)
+        torch.testing.assert_close(halved, embedding(patches, grid), atol=4e-3, rtol=0)
 
 
 def test_weights_over_the_limit_of_one_file_are_refused_with_the_way_out() -> None:
