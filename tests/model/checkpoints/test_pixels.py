@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from photos import SIZES, jpeg, photo
 from PIL import Image
+from published_pixels import DOCUMENTS, TIMM
 
 from model.checkpoints.loading import CheckpointError
 from model.checkpoints.pixels import IMAGENET, ORIGINAL_JAX, TORCHVISION, Pixels, from_timm
@@ -50,77 +51,14 @@ def assert_equal(left: NDArray[np.float64], right: NDArray[np.float64]) -> None:
 
 
 @pytest.mark.parametrize("name", SIZES)
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"input_size": [3, 224, 224], "crop_pct": 0.9, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
-        {"input_size": [3, 384, 384], "crop_pct": 1.0, "interpolation": "bicubic"},
-        {"input_size": [3, 224, 224], "interpolation": "bilinear"},
-        {"input_size": [3, 384, 384], "crop_pct": 0.95, "crop_mode": "squash", "interpolation": "bicubic"},
-        {"input_size": [3, 336, 336], "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bicubic"},
-    ],
-    ids=["augreg", "384", "defaults", "squash and crop", "squash"],
-)
-def test_timm(config: dict[str, Any], name: str) -> None:
+@pytest.mark.parametrize("case", TIMM)
+def test_timm(case: str, name: str) -> None:
     from timm.data import create_transform, resolve_data_config
 
-    transform = create_transform(**resolve_data_config({}, pretrained_cfg=config))
-    pixels, data = from_timm(config), photograph(name)
+    transform = create_transform(**resolve_data_config({}, pretrained_cfg=TIMM[case]))
+    pixels, data = from_timm(TIMM[case]), photograph(name)
     expected = theirs(transform(Image.open(BytesIO(data))).numpy(), pixels)
     assert_equal(ours(data, pixels, patches_of(pixels.side)), expected)
-
-
-DOCUMENTS: dict[str, tuple[dict[str, Any], int, int]] = {
-    # what a published preprocessor_config.json holds, side of the position table, side of a patch
-    "google/vit-base-patch16-224": (
-        {"do_normalize": True, "do_resize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": 224},
-        224,
-        16,
-    ),
-    "ViTImageProcessor": (
-        {"image_processor_type": "ViTImageProcessor", "resample": 2, "size": {"height": 384, "width": 384}},
-        384,
-        16,
-    ),
-    "facebook/deit-base-distilled-patch16-224": (
-        {
-            "crop_size": 224,
-            "do_center_crop": True,
-            "feature_extractor_type": "DeiTFeatureExtractor",
-            "image_mean": [0.485, 0.456, 0.406],
-            "image_std": [0.229, 0.224, 0.225],
-            "resample": 3,
-            "size": 256,
-        },
-        224,
-        16,
-    ),
-    "facebook/dinov2-base": (
-        {
-            "crop_size": {"height": 224, "width": 224},
-            "do_center_crop": True,
-            "do_convert_rgb": True,
-            "image_mean": [0.485, 0.456, 0.406],
-            "image_processor_type": "BitImageProcessor",
-            "image_std": [0.229, 0.224, 0.225],
-            "resample": 3,
-            "rescale_factor": 0.00392156862745098,
-            "size": {"shortest_edge": 256},
-        },
-        518,
-        14,
-    ),
-    "google/siglip-base-patch16-256": (
-        {"image_processor_type": "SiglipImageProcessor", "resample": 3, "size": {"height": 256, "width": 256}},
-        256,
-        16,
-    ),
-    "ConvNextImageProcessor": (
-        {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875},
-        224,
-        16,
-    ),
-}
 
 
 def processor_of(document: dict[str, Any]) -> Any:
