@@ -206,8 +206,8 @@ def _page(results: dict[tuple[str, str], dict[str, Row]], images: list[str]) -> 
 def _flips(results: dict[tuple[str, str], dict[str, Row]]) -> list[str]:
     """Where the top-1 changed, and how near the first two logits were."""
     return [
-        f"  Not in {library} {name}, {image}: there the first two logits are {row.margin:.1e} of the largest apart, and "
-        f"pixels {row.mean:.3f} of 255 move logits by {row.logits:.1e}."
+        f"  Not in {library} {name}, {image}: there the first two logits are {row.margin:.1e} of the largest\n"
+        f"  apart, and the difference of pixels moves logits by {row.logits:.1e}."
         for (library, name), each in results.items()
         for image, row in each.items()
         if not row.same_top1
@@ -229,8 +229,8 @@ def _cells(rows: list[Row]) -> str:
 _NOTES = (
     "## What is not the same",
     "",
-    "- Pillow resizes along the axis first that costs less, and rounds in between. For tall images that order is another",
-    "  one than that of torch, or of Pillow without our crop: a sixth of the pixels then differ by one level.",
+    "- Pillow 13 resizes along the axis first that costs less, and rounds in between. For tall images that is another",
+    "  order than torch's, or than Pillow's without our crop: a sixth of the pixels then differ by one level.",
     "- Transparent pixels show the manifest's background; the libraries drop the alpha channel and show what it hid.",
     "- EXIF orientation is applied; timm and transformers leave that to the code that opens the image.",
     "- The original JAX code resizes without antialiasing; we always antialias.",

@@ -1,16 +1,22 @@
 """What every family of checkpoints is read into."""
 
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
 
+from model.checkpoints import from_jax, from_timm, from_torchvision, from_transformers
 from model.checkpoints.pixels import Pixels
 from model.vit import VisionTransformer
 
 Family = Literal["timm", "transformers", "torchvision", "jax"]
+_CONVERTERS: dict[Family, Callable[..., VisionTransformer]] = {
+    "timm": from_timm.convert,
+    "transformers": from_transformers.convert,
+    "torchvision": from_torchvision.convert,
+    "jax": from_jax.convert,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,4 @@ def convert(
     Raises:
         CheckpointError: naming what it does not know.
     """
-    module = importlib.import_module(f"model.checkpoints.from_{family}")
-    model: VisionTransformer = module.convert(weights, config, mean=pixels.mean, std=pixels.std)
-    return model
+    return _CONVERTERS[family](weights, config, mean=pixels.mean, std=pixels.std)

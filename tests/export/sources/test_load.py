@@ -1,9 +1,8 @@
 """Every layout of a checkpoint on this machine, with what comes along; converters have tests of their own."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from export.sources import torchvision_file
+from export.sources import converted, torchvision_file
 from export.sources.load import load, locate, without_head
 from export.sources.source import Reference, Source, parse_source
 from model.checkpoints import native
@@ -28,17 +27,16 @@ def _converters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Converters that make a tiny model with as many classes as `head` has rows."""
     calls.clear()
 
-    def stub(family: str) -> Any:
-        def convert(weights: Mapping[str, Tensor], config: Mapping[str, Any], **pixels: Any) -> VisionTransformer:
+    def stub(family: str) -> Callable[..., VisionTransformer]:
+        def convert(weights: Mapping[str, Tensor], config: Mapping[str, Any], **_: Any) -> VisionTransformer:
             calls.append((family, dict(config)))
             classes = len(weights["head"]) if "head" in weights else 0
-            architecture, spec = decode_variant("Femto/7", classes=classes)
-            return VisionTransformer(architecture, spec)
+            return VisionTransformer(*decode_variant("Femto/7", classes=classes))
 
-        return SimpleNamespace(convert=convert)
+        return convert
 
-    for family in ("timm", "transformers", "torchvision", "jax"):
-        monkeypatch.setitem(__import__("sys").modules, f"model.checkpoints.from_{family}", stub(family))
+    families = ("timm", "transformers", "torchvision", "jax")
+    monkeypatch.setattr(converted, "_CONVERTERS", {family: stub(family) for family in families})
 
 
 def opened(path: Path) -> Source:
