@@ -155,9 +155,9 @@ def ask_model(model: VisionTransformer, patches: NDArray[np.uint8], grid: NDArra
 
 
 def ask_session(session: Any, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """The same of an artifact."""
-    logits, embedding = session.run(["logits", "embedding"], {"patches": patches, "grid": grid})
-    return torch.from_numpy(logits), torch.from_numpy(embedding)
+    """The same of an artifact, which has no logits if it is a feature extractor."""
+    *logits, embedding = map(torch.from_numpy, session.run(None, {"patches": patches, "grid": grid}))
+    return logits[0] if logits else embedding[:, :0], embedding
 
 
 def _session(model: VisionTransformer, path: Path) -> Any:

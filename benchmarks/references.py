@@ -24,7 +24,7 @@ from torch import Tensor, nn
 Answer = tuple[Tensor, Tensor | None]  # logits [1, K], embedding [1, D] if the library gives it
 TIMM_MODULES = ("vision_transformer", "deit", "vision_transformer_hybrid")
 CLASSES = 16
-WIDE = 1100  # models above this width get four heads of their own width
+WIDE = 1100  # models above this width get six heads of their own width
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +74,24 @@ def timm_names() -> list[str]:
     return [name for module in TIMM_MODULES for name in timm.list_models(module=module)]
 
 
-def _build_timm(name: str, depth: int) -> Any:
+def _build_timm(name: str, depth: int, changes: dict[str, Any]) -> Any:
     """On the meta device first: initialising what is drawn anew afterwards would take most of the time."""
     timm = importlib.import_module("timm")
-    options: dict[str, Any] = {"num_classes": CLASSES, "depth": depth, "dynamic_img_size": True}
+    options: dict[str, Any] = {"num_classes": CLASSES, "depth": depth, "dynamic_img_size": True} | changes
     if name in timm.list_models(module="vision_transformer_hybrid"):  # finds its sizes by a forward pass
         return timm.create_model(name, **options)
     with torch.device("meta"):
         model = timm.create_model(name, **options)
         if model.embed_dim > WIDE:
             heads = next(module.num_heads for module in model.blocks.modules() if hasattr(module, "num_heads"))
-            narrow = {"embed_dim": 4 * (model.embed_dim // heads), "num_heads": 4}
+            narrow = {"embed_dim": 6 * (model.embed_dim // heads), "num_heads": 6}
             model = timm.create_model(name, **options, **narrow)
     return model.to_empty(device="cpu")
 
 
-def from_timm(name: str, depth: int) -> Reference:
-    """An entry of timm, resampling positions itself (`dynamic_img_size`)."""
-    model = _build_timm(name, depth)
+def from_timm(name: str, depth: int, **changes: Any) -> Reference:
+    """An entry of timm, resampling positions itself (`dynamic_img_size`); `changes` are further arguments of it."""
+    model = _build_timm(name, depth, changes)
     randomise(model)
     settings = model.pretrained_cfg
     config = {"architecture": name, "num_classes": CLASSES, "pretrained_cfg": dict(settings)}
@@ -104,7 +104,7 @@ def from_timm(name: str, depth: int) -> Reference:
 
 
 # --- transformers ---------------------------------------------------------------------------------------------------
-_HUGGING_FACE: dict[str, tuple[str, str, dict[str, Any]]] = {
+HUGGING_FACE: dict[str, tuple[str, str, dict[str, Any]]] = {
     # name: (configuration, model, fields)
     "ViTForImageClassification": ("ViTConfig", "ViTForImageClassification", {}),
     "ViTForImageClassification without qkv_bias": ("ViTConfig", "ViTForImageClassification", {"qkv_bias": False}),
@@ -133,11 +133,14 @@ _HUGGING_FACE: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def from_transformers(name: str, depth: int) -> Reference:
-    """A class of transformers; weights and configuration are read back from what `save_pretrained` writes."""
+def from_transformers(name: str, depth: int, **changes: Any) -> Reference:
+    """A class of transformers; weights and configuration are read back from what `save_pretrained` writes.
+
+    `changes` are further fields of its configuration.
+    """
     transformers = importlib.import_module("transformers")
-    configuration, kind, fields = _HUGGING_FACE[name]
-    fields = fields | {"num_hidden_layers": depth}
+    configuration, kind, fields = HUGGING_FACE[name]
+    fields = fields | {"num_hidden_layers": depth} | changes
     if kind == "SiglipForImageClassification":
         fields = {"vision_config": fields}
     if not kind.endswith("Model"):
@@ -298,7 +301,7 @@ def jax_layout(state: Mapping[str, Tensor], heads: int) -> dict[str, NDArray[np.
 
 def all_references(depth: int) -> Iterator[tuple[str, Callable[[], Reference]]]:
     """Name and maker of every reference."""
-    for name in _HUGGING_FACE:
+    for name in HUGGING_FACE:
         yield f"transformers:{name}", partial(from_transformers, name, depth)
     for name in TORCHVISION:
         yield f"torchvision:{name}", partial(from_torchvision, name, depth)

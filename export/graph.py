@@ -82,10 +82,15 @@ class ServingGraph(nn.Module):
             self.model.embedding = FoldedPatchEmbedding(model.embedding, dtype)  # type: ignore[assignment]
         self.to(dtype).eval().requires_grad_(False)
 
-    def forward(self, patches: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 `[B, N, P*P*C]`, int64 `[B, 2]` to float32 `[B, K]` and `[B, D]`."""
+    def forward(self, patches: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
+        """uint8 `[B, N, P*P*C]`, int64 `[B, 2]` to float32 `[B, K]`, if the model has a head, and `[B, D]`."""
         logits, embedding = self.model(patches, grid)
-        return logits.float(), embedding.float()
+        return (logits.float(), embedding.float()) if self.model.config.classes else (embedding.float(),)
+
+
+def output_names(model: VisionTransformer) -> list[str]:
+    """Outputs of the model's graph: a feature extractor has no logits."""
+    return ["logits", "embedding"] if model.config.classes else ["embedding"]
 
 
 def check_size(model: VisionTransformer, precision: Precision) -> None:
@@ -127,7 +132,7 @@ def build_graph(model: VisionTransformer, manifest: Manifest, opset: Opset) -> i
             dynamo=True,
             opset_version=opset,
             input_names=["patches", "grid"],
-            output_names=["logits", "embedding"],
+            output_names=output_names(model),
             dynamic_shapes={"patches": {0: batch, 1: length}, "grid": {0: batch}},
             verbose=False,
         )

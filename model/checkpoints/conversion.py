@@ -71,10 +71,8 @@ def add_zero_biases(weights: dict[str, Tensor], layers: Iterable[str]) -> None:
 def join_qkv(weights: dict[str, Tensor]) -> None:
     """Put queries, keys and values of each attention into one layer, in place: `attention.query` ... to `qkv`."""
     for name in [name for name in weights if ".attention.query." in name]:
-        parts = [required(weights, name.replace(".query.", f".{part}.")) for part in ("query", "key", "value")]
+        parts = [take(weights, name.replace(".query.", f".{part}.")) for part in ("query", "key", "value")]
         weights[name.replace(".query.", ".qkv.")] = torch.cat(parts)
-        for part in ("query", "key", "value"):
-            del weights[name.replace(".query.", f".{part}.")]
 
 
 def matrix_of(convolution: Tensor) -> Tensor:
@@ -103,6 +101,13 @@ def required(weights: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in weights:
         raise CheckpointError(f"the checkpoint has no {name}: it is not of the kind that its configuration says")
     return weights[name]
+
+
+def take(weights: dict[str, Tensor], name: str) -> Tensor:
+    """As `required`, and out of `weights` with it."""
+    tensor = required(weights, name)
+    del weights[name]
+    return tensor
 
 
 def count_of(weights: Mapping[str, Tensor], pattern: str) -> int:

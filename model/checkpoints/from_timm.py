@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.architecture import Activation, FinalNorm, Pooling, Stem, ViTConfig
-from model.checkpoints.conversion import add_zero_biases, build, count_of, matrix_of, rename, required, square
+from model.checkpoints.conversion import add_zero_biases, build, count_of, matrix_of, rename, required, square, take
 from model.checkpoints.loading import CheckpointError
 from model.checkpoints.stems import timm_stem
 from model.checkpoints.timm_blocks import to_blocks
@@ -222,9 +222,8 @@ def _embedding(tensors: dict[str, Tensor], stem: Stem) -> dict[str, Tensor]:
     """Everything outside the blocks, in our names."""
     if "attn_pool.latent" in tensors:
         # The query is learned and projected always in the same way: it is one vector.
-        latent, matrix = tensors.pop("attn_pool.latent"), required(tensors, "attn_pool.q.weight")
-        tensors["pool.attention.query"] = latent @ matrix.T + required(tensors, "attn_pool.q.bias")
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("attn_pool.q.")}
+        latent, matrix, bias = (take(tensors, f"attn_pool.{part}") for part in ("latent", "q.weight", "q.bias"))
+        tensors["pool.attention.query"] = latent @ matrix.T + bias
     ours = rename(timm_stem(tensors, stem), _NAMES)
     if "embedding.project.weight" in ours:
         ours["embedding.project.weight"] = matrix_of(ours["embedding.project.weight"])

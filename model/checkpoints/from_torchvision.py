@@ -39,7 +39,7 @@ def convert(weights: Mapping[str, Tensor], config: Mapping[str, Any], **pixels: 
     if name not in _HEADS:
         raise CheckpointError(f"torchvision's architecture {name!r} is not supported: {', '.join(_HEADS)} are")
     if any(key.startswith("conv_proj.conv_bn_relu") for key in weights):
-        raise CheckpointError("torchvision's convolutional stem (conv_stem_configs) is not supported")
+        raise CheckpointError("the convolutional stem of torchvision (conv_stem_configs) is not supported")
     kernel, table = required(weights, "conv_proj.weight"), required(weights, "encoder.pos_embedding")
     hidden = required(weights, "encoder.layers.encoder_layer_0.ln_1.weight")
     ours = rename({key: tensor for key, tensor in weights.items() if key != "encoder.pos_embedding"}, _NAMES)

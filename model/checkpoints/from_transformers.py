@@ -19,6 +19,7 @@ from model.checkpoints.conversion import (
     rename,
     required,
     square,
+    take,
 )
 from model.checkpoints.loading import CheckpointError
 from model.manifest import PositionInterpolation
@@ -139,13 +140,9 @@ def _place_pooling(ours: dict[str, Tensor], pooling: Pooling) -> None:
         for name in [name for name in ours if name.startswith(("pool.", "pooling_head."))]:
             del ours[name]
         return
-    matrix, bias, probe = (
-        required(ours, f"pooling_head.{part}")
-        for part in ("attention.in_proj_weight", "attention.in_proj_bias", "probe")
-    )
+    parts = ("attention.in_proj_weight", "attention.in_proj_bias", "probe")
+    matrix, bias, probe = (take(ours, f"pooling_head.{part}") for part in parts)
     width = matrix.shape[1]
-    for part in ("attention.in_proj_weight", "attention.in_proj_bias", "probe"):
-        del ours[f"pooling_head.{part}"]
     # The query is learned and projected always in the same way: it is one vector.
     ours["pool.attention.query"] = probe @ matrix[:width].T + bias[:width]
     ours |= {"pool.attention.key_value.weight": matrix[width:], "pool.attention.key_value.bias": bias[width:]}
@@ -153,9 +150,8 @@ def _place_pooling(ours: dict[str, Tensor], pooling: Pooling) -> None:
 
 def _place_positions(ours: dict[str, Tensor], registers: int, *, covers_registers: bool) -> tuple[int, int]:
     """Split the table into that of patches and those of the tokens before them, in place; the grid of the former."""
-    table = required(ours, "positions")
+    table = take(ours, "positions")
     table = table if table.ndim == 3 else table[None]  # [1, tokens, D]
-    del ours["positions"]
     prefix = ("class_token" in ours) + (registers if covers_registers else 0)
     if "class_token" in ours:
         ours["class_position"] = table[:, :1]

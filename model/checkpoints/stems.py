@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model.architecture import Stem
-from model.checkpoints.conversion import matrix_of, rename
+from model.checkpoints.conversion import matrix_of, rename, take
 
 _BACKBONE = r"patch_embed\.backbone\."
 _RESNET_V2 = (
@@ -63,10 +63,10 @@ def fold_batch_norm(tensors: dict[str, Tensor], convolution: str, norm: str) -> 
     """Take a convolution and its batch norm (epsilon 1e-5) out of `tensors`: kernel `[O, I, k, k]` and bias `[O]`."""
     tensors.pop(f"{norm}.num_batches_tracked", None)
     weight, bias, mean, variance = (
-        tensors.pop(f"{norm}.{part}").double() for part in ("weight", "bias", "running_mean", "running_var")
+        take(tensors, f"{norm}.{part}").double() for part in ("weight", "bias", "running_mean", "running_var")
     )
     factor = weight / (variance + 1e-5).sqrt()
-    kernel = tensors.pop(f"{convolution}.weight").double() * factor[:, None, None, None]
+    kernel = take(tensors, f"{convolution}.weight").double() * factor[:, None, None, None]
     own = tensors.pop(f"{convolution}.bias", torch.zeros(len(mean))).double()
     return kernel.float(), ((own - mean) * factor + bias).float()
 
@@ -92,6 +92,6 @@ def _patchwise(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for index in (0, 1):
         kernel, bias = fold_batch_norm(ours, f"{start}{index}.conv", f"{start}{index}.bn")
         ours |= {f"embedding.layers.{index}.weight": matrix_of(kernel), f"embedding.layers.{index}.bias": bias}
-    ours["embedding.layers.2.weight"] = matrix_of(ours.pop(f"{start}2.conv.weight"))
-    ours["embedding.layers.2.bias"] = ours.pop(f"{start}2.conv.bias")
+    ours["embedding.layers.2.weight"] = matrix_of(take(ours, f"{start}2.conv.weight"))
+    ours["embedding.layers.2.bias"] = take(ours, f"{start}2.conv.bias")
     return ours

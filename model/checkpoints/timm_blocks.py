@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.architecture import BlockLayout
-from model.checkpoints.conversion import add_zero_biases, count_of, rename
+from model.checkpoints.conversion import add_zero_biases, count_of, rename, take
 from model.checkpoints.loading import CheckpointError
 
 _NAMES = (
@@ -104,7 +104,7 @@ def _unpack(block: dict[str, Tensor], index: int) -> dict[str, Tensor]:
     if "mlp.fc1_g.weight" in block:
         for part in ("weight", "bias"):
             if f"mlp.fc1_g.{part}" in block:
-                both = [block.pop(f"mlp.fc1_g.{part}"), block.pop(f"mlp.fc1_x.{part}")]
+                both = [take(block, f"mlp.fc1_g.{part}"), take(block, f"mlp.fc1_x.{part}")]
                 block[f"mlp.fc1.{part}"] = torch.cat(both)  # the gate first
     if any(_LAMBDA.fullmatch(name) for name in block):
         block = _fold_differential(block, index)
@@ -113,21 +113,21 @@ def _unpack(block: dict[str, Tensor], index: int) -> dict[str, Tensor]:
 
 def _unpack_parallel(block: dict[str, Tensor]) -> dict[str, Tensor]:
     """`ParallelScalingBlock`: one matrix for the MLP and for queries, keys and values; one norm for both branches."""
-    in_proj = block.pop("in_proj.weight")
+    in_proj = take(block, "in_proj.weight")
     width = in_proj.shape[1]
     hidden = len(in_proj) - 3 * width
     if "out_proj.weight" in block:  # its differential sibling has one matrix at the end too
-        out = block.pop("out_proj.weight")
+        out = take(block, "out_proj.weight")
         ends = {"attn.proj.weight": out[:, :width], "mlp.fc2.weight": out[:, width:]}
         if "out_proj.bias" in block:
-            bias = block.pop("out_proj.bias")
+            bias = take(block, "out_proj.bias")
             ends |= {"attn.proj.bias": bias, "mlp.fc2.bias": torch.zeros_like(bias)}
     else:
         table = ((r"attn_out_proj\.(\w+)", r"attn.proj.\1"), (r"mlp_out_proj\.(\w+)", r"mlp.fc2.\1"))
         ends, block = {}, rename(block, table)
     unpacked = ends | {"mlp.fc1.weight": in_proj[:hidden], "attn.qkv.weight": in_proj[hidden:]}
     if "in_proj.bias" in block:
-        bias = block.pop("in_proj.bias")
+        bias = take(block, "in_proj.bias")
         unpacked |= {"mlp.fc1.bias": bias[:hidden], "attn.qkv.bias": bias[hidden:]}
     for name, tensor in block.items():
         both = {"in_norm": "norm{}", "ls": "ls{}"}.get(name.split(".")[0])
@@ -148,11 +148,11 @@ def _fold_differential(block: dict[str, Tensor], index: int) -> dict[str, Tensor
     for name in ("q1", "k1", "q2", "k2"):
         if f"attn.lambda_{name}" not in block:
             raise CheckpointError(f"differential attention of block {index} has no lambda_{name}: it is not supported")
-        vectors[name] = block.pop(f"attn.lambda_{name}").double()
+        vectors[name] = take(block, f"attn.lambda_{name}").double()
     initial = 0.8 - 0.6 * math.exp(-0.3 * index)  # section 2.1 of the paper
     first, second = (torch.exp((vectors[f"q{each}"] * vectors[f"k{each}"]).sum()) for each in (1, 2))
     block["attention.balance"] = (first - second + initial).float()
-    block["attention.head_norm.weight"] = block.pop("attn.sub_norm.weight") * (1 - initial)
+    block["attention.head_norm.weight"] = take(block, "attn.sub_norm.weight") * (1 - initial)
     head = len(vectors["q1"])
     for part in ("weight", "bias"):
         if f"attn.qkv.{part}" in block:
