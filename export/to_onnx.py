@@ -57,7 +57,7 @@ def command(
         differences = export(opened, manifest, target, 24 if opset == "24" else 18, console)
     except (ExportError, CheckpointError, ManifestError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
-    console.print(_table(differences))
+    console.print(_table(differences, has_logits=opened.model.config.classes > 0))
     if report:
         document = {"provenance": asdict(manifest.provenance)} | verify.report(differences)
         target.with_suffix(".report.json").write_text(json.dumps(document, indent=2) + "\n")
@@ -111,14 +111,15 @@ def _with_options(source: Source, labels: Path | None, max_patches: int | None, 
     return replace(source, description=replace(source.description, **given))
 
 
-def _table(differences: list[Difference]) -> Table:
+def _table(differences: list[Difference], *, has_logits: bool) -> Table:
     caption = "largest absolute differences to PyTorch; alone: an image run alone, to itself in the batch"
     table = Table(caption=caption, box=box.SIMPLE_HEAD)
     table.add_column("batch", no_wrap=True)
-    for column in ("logits", "embedding", "alone", "limit"):
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = ("logits", "embedding", "alone", "tolerance") if has_logits else ("embedding", "alone", "tolerance")
+    for column in columns:
+        table.add_column("limit" if column == "tolerance" else column, justify="right", no_wrap=True)
     for each in differences:
-        numbers = (f"{value:.1e}" for value in (each.logits, each.embedding, each.alone, each.tolerance))
+        numbers = (f"{getattr(each, column):.1e}" for column in columns)
         table.add_row(f"{each.case} ({each.grids})", *numbers, style=None if each.passed else "bold red")
     return table
 

@@ -131,12 +131,14 @@ def test_a_file_overrides_the_labels(
 
 
 def test_a_dropped_head_leaves_a_feature_extractor(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: list[tuple[Source, Manifest]]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = checkpoint(tmp_path / "m.safetensors", 3)
-    run(monkeypatch, path, "--drop-head", "-o", tmp_path / "m.onnx")
-    source, manifest = exported[0]
-    assert (source.model.config.classes, manifest.labels) == (0, ())
+    path, output = checkpoint(tmp_path / "m.safetensors", 3), tmp_path / "m.onnx"
+    run(monkeypatch, path, "--drop-head", "-o", output)
+    assert manifest_in(output).labels == ()
+    session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
+    assert [each.name for each in session.get_outputs()] == ["embedding"]
+    assert "logits" not in capsys.readouterr().out
     with pytest.raises(RuntimeError, match="--drop-head and --logits-required contradict each other"):
         run(monkeypatch, path, "--drop-head", "--logits-required")
 
