@@ -61,6 +61,15 @@ class ViTConfig:
     pre_logits: int = 0  # size of a tanh layer before the head (the original ImageNet-21k models); 0 for none
     distilled: bool = False  # the first register has a head too, and the logits are the mean of both (DeiT)
 
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself, with a ValueError."""
+        if "token" in self.pooling and not self.class_token:
+            raise ValueError(f"pooling {self.pooling!r} needs a class token")
+        if self.pooling == "token+average" and self.final_norm == "pooled":
+            raise ValueError("pooling 'token+average' needs the final norm before it, or none")
+        if self.distilled and not (self.class_token and self.registers):
+            raise ValueError("a distilled model needs a class token and a register")
+
     @property
     def prefix(self) -> int:
         """Tokens before the patches."""
