@@ -21,6 +21,8 @@ from model.manifest import Manifest, Precision
 from model.vit import VisionTransformer
 
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+# The batches of `verify.cases` that a quick check runs: the native grid, other shapes, padding beside a longer image.
+_QUICK = ("native", "wide", "tall", "mixed native, one patch")
 
 
 def make_manifest(source: Source, precision: Precision) -> Manifest:
@@ -46,8 +48,18 @@ def make_manifest(source: Source, precision: Precision) -> Manifest:
     return Manifest.from_json(manifest.to_json())
 
 
-def export(source: Source, manifest: Manifest, output: Path, opset: Opset, console: Console) -> list[Difference]:
+def export(
+    source: Source, manifest: Manifest, output: Path, opset: Opset, console: Console, *, quick: bool = False
+) -> list[Difference]:
     """Write the artifact, verify it, and put it in place only when it passed.
+
+    Args:
+        source: the model.
+        manifest: what the artifact says of itself.
+        output: the file to write.
+        opset: of the graph.
+        console: where progress is shown.
+        quick: compare a few batches of usual size, and none of many times the native patches.
 
     Returns:
         The differences to PyTorch, one a case; if any did not pass, `output` was not written.
@@ -65,7 +77,7 @@ def export(source: Source, manifest: Manifest, output: Path, opset: Opset, conso
         del graph  # as large as the weights
         with step(console, "check the structure"):
             _check(partial)
-        differences = _compare(partial, source.model, manifest, console)
+        differences = _compare(partial, source.model, manifest, console, quick=quick)
         if all(difference.passed for difference in differences):
             partial.replace(output)
         return differences
@@ -80,10 +92,14 @@ def _check(path: Path) -> None:
         raise ExportError(f"the exported file is not a valid model: {error}") from None
 
 
-def _compare(path: Path, model: VisionTransformer, manifest: Manifest, console: Console) -> list[Difference]:
+def _compare(
+    path: Path, model: VisionTransformer, manifest: Manifest, console: Console, *, quick: bool
+) -> list[Difference]:
     with step(console, "open it in ONNX Runtime"):
         session = verify.open_session(path)
     batches = verify.cases(manifest.preprocessing, mixed_grids=manifest.mixed_grids)
+    if quick:
+        batches = tuple(case for case in batches if case.name in _QUICK)
     results = verify.compare(session, model, manifest.precision, batches)
     differences = []
     for number, case in enumerate(batches, 1):

@@ -41,6 +41,7 @@ def command(
     labels: Annotated[Path | None, typer.Option(help="Labels: one a line, or JSON.")] = None,
     drop_head: Annotated[bool, typer.Option("--drop-head", help="Export a feature extractor.")] = False,
     logits_required: Annotated[bool, typer.Option("--logits-required", help="Refuse what has no head.")] = False,
+    quick_check: Annotated[bool, typer.Option("--quick-check", help="Compare few batches, not all.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of the model in routes and metrics.")] = None,
     version: Annotated[str | None, typer.Option(help="Version of the model.")] = None,
     description: Annotated[str | None, typer.Option(help="One sentence about the model.")] = None,
@@ -54,7 +55,7 @@ def command(
         opened = _with_options(opened, labels, max_patches, name=name, version=version, description=description)
         manifest = make_manifest(opened, precision)
         target = output or Path(f"{manifest.name}.onnx")
-        differences = export(opened, manifest, target, 24 if opset == "24" else 18, console)
+        differences = export(opened, manifest, target, 24 if opset == "24" else 18, console, quick=quick_check)
     except (ExportError, CheckpointError, ManifestError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     console.print(_table(differences, has_logits=opened.model.config.classes > 0))
@@ -81,7 +82,7 @@ def _open(
     with step(console, "load the weights"):
         source = load(bundle)
     for note in source.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     return source
 
 
@@ -97,7 +98,7 @@ def _with_head(source: Source, console: Console, *, drop: bool, needed: bool) ->
                 "the checkpoint has no classification head, so there are no logits: choose a fine-tuned one, or leave "
                 "out --logits-required to export a feature extractor"
             )
-        console.print("note: the checkpoint has no classification head: this is a feature extractor, for /embed only")
+        console.print("note: the checkpoint has no classification head: this is a feature extractor", soft_wrap=True)
     return source
 
 

@@ -137,7 +137,7 @@ def _export(source: str, options: Sequence[str], folder: Path) -> Path:
     work = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
     try:
         written = work / "model.onnx"
-        arguments = [source, *options, "--logits-required", "--report", "--output", str(written)]
+        arguments = [source, *options, "--logits-required", "--quick-check", "--report", "--output", str(written)]
         status = _run([sys.executable, "-m", "export.to_onnx", *arguments])
         if status != 0 or not written.is_file():
             raise StartError(f"{source} was not exported: the reason is above (status {status})")

@@ -102,7 +102,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, Manifest]]:
     """What would be exported; the export itself has its own tests."""
     seen: list[tuple[Source, Manifest]] = []
 
-    def export(source: Source, manifest: Manifest, output: Path, *_: object) -> list[Difference]:
+    def export(source: Source, manifest: Manifest, output: Path, *_: object, **__: object) -> list[Difference]:
         seen.append((source, manifest))
         output.write_bytes(b"an artifact")
         return []
@@ -134,7 +134,9 @@ def test_a_dropped_head_leaves_a_feature_extractor(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, output = checkpoint(tmp_path / "m.safetensors", 3), tmp_path / "m.onnx"
-    run(monkeypatch, path, "--drop-head", "-o", output)
+    run(monkeypatch, path, "--drop-head", "--quick-check", "--report", "-o", output)
+    names = [case["case"] for case in json.loads((tmp_path / "m.report.json").read_text())["cases"]]
+    assert names == ["native", "wide", "tall", "mixed native, one patch"]
     assert manifest_in(output).labels == ()
     session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_outputs()] == ["embedding"]
