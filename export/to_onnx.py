@@ -64,7 +64,7 @@ def command(
         target.with_suffix(".report.json").write_text(json.dumps(document, indent=2) + "\n")
     if not all(difference.passed for difference in differences):
         raise SystemExit(f"error: {target} was not written: a difference is over its limit")
-    console.print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, opset {opset}, {precision}")
+    console.print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, opset {opset}, {precision}", soft_wrap=True)
 
 
 def _open(
@@ -114,7 +114,7 @@ def _with_options(source: Source, labels: Path | None, max_patches: int | None, 
 
 def _table(differences: list[Difference], *, has_logits: bool) -> Table:
     caption = "largest absolute differences to PyTorch; alone: an image run alone, to itself in the batch"
-    table = Table(caption=caption, box=box.SIMPLE_HEAD)
+    table = Table(caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("batch", no_wrap=True)
     columns = ("logits", "embedding", "alone", "tolerance") if has_logits else ("embedding", "alone", "tolerance")
     for column in columns:

@@ -104,7 +104,10 @@ def _explain(error: Exception, repository: str, name: str, revision: str) -> str
     if isinstance(error, GatedRepoError):
         return f"hf:{repository} is gated: accept its terms at {where}, then {_LOG_IN}"
     if isinstance(error, RepositoryNotFoundError):
-        return f"hf:{repository} does not exist, or is private: check the name at {where}; if it is private, {_LOG_IN}"
+        tagged = repository.startswith("timm/") and "." not in repository
+        hint = " (timm's repositories have a tag, as in vit_base_patch16_224.augreg2_in21k_ft_in1k)" if tagged else ""
+        missing = f"hf:{repository} does not exist{hint}, or is private"
+        return f"{missing}: check the name at {where}; if it is private, {_LOG_IN}"
     if isinstance(error, RevisionNotFoundError):
         return f"hf:{repository} has no revision {revision!r}: its branches and tags are at {where}/tree/main"
     if isinstance(error, HfHubHTTPError):

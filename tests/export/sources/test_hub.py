@@ -104,6 +104,7 @@ def test_a_repository_that_is_not_there(hub: Hub) -> None:
     message = failure("hf:nobody/nothing")
     assert "hf:nobody/nothing does not exist, or is private" in message
     assert "hf auth login" in message
+    assert "hf:timm/vit_x does not exist (timm's repositories have a tag" in failure("timm:vit_x")
 
 
 def test_a_gated_repository_says_how_to_get_in(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
