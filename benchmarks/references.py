@@ -84,17 +84,17 @@ def _build_timm(name: str, depth: int, changes: dict[str, Any]) -> Any:
         model = timm.create_model(name, **options)
         if model.embed_dim > WIDE:
             heads = next(module.num_heads for module in model.blocks.modules() if hasattr(module, "num_heads"))
-            narrow = {"embed_dim": 6 * (model.embed_dim // heads), "num_heads": 6}
-            model = timm.create_model(name, **options, **narrow)
+            changes |= {"embed_dim": 6 * (model.embed_dim // heads), "num_heads": 6}
+            model = timm.create_model(name, **options | changes)
     return model.to_empty(device="cpu")
 
 
 def from_timm(name: str, depth: int, **changes: Any) -> Reference:
     """An entry of timm, resampling positions itself (`dynamic_img_size`); `changes` are further arguments of it."""
-    model = _build_timm(name, depth, changes)
+    model = _build_timm(name, depth, changes)  # which adds what it changes
     randomise(model)
     settings = model.pretrained_cfg
-    config = {"architecture": name, "num_classes": CLASSES, "pretrained_cfg": dict(settings)}
+    config = {"architecture": name, "pretrained_cfg": dict(settings), "model_args": changes}
 
     def answer(image: Tensor) -> Answer:
         features = model.forward_features(image)

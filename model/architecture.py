@@ -63,6 +63,8 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself, with a ValueError."""
+        if min(self.width, self.depth, self.heads, self.mlp_dim) < 1 or self.width % self.heads:
+            raise ValueError(f"width {self.width} with {self.heads} heads, MLP of {self.mlp_dim}, {self.depth} blocks")
         if "token" in self.pooling and not self.class_token:
             raise ValueError(f"pooling {self.pooling!r} needs a class token")
         if self.pooling == "token+average" and self.final_norm == "pooled":

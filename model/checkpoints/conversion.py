@@ -3,10 +3,11 @@
 Axes: `P` patch side, `C` channels, `D` width, `N` patches of the native grid.
 """
 
+import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -16,7 +17,23 @@ from model.checkpoints.loading import CheckpointError, load_weights
 from model.manifest import Preprocessing
 from model.vit import VisionTransformer
 
+Arguments = ParamSpec("Arguments")
 Renames = Iterable[tuple[str, str]]  # pattern of a whole name, replacement
+
+
+def converter(function: Callable[Arguments, VisionTransformer]) -> Callable[Arguments, VisionTransformer]:
+    """Turn what goes wrong with tensors of shapes that no model has into a `CheckpointError`."""
+
+    @functools.wraps(function)
+    def convert(*args: Arguments.args, **kwargs: Arguments.kwargs) -> VisionTransformer:
+        try:
+            return function(*args, **kwargs)
+        except CheckpointError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the checkpoint cannot be read, a tensor has an unknown shape ({error})") from error
+
+    return convert
 
 
 def rename(weights: Mapping[str, Tensor], table: Renames) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from model.architecture import ViTConfig
-from model.checkpoints.conversion import build, count_of, join_qkv, matrix_of, rename, required, square
+from model.checkpoints.conversion import build, converter, count_of, join_qkv, matrix_of, rename, required, square
 from model.checkpoints.loading import CheckpointError
 from model.vit import VisionTransformer
 
@@ -36,6 +36,7 @@ _NAMES = (
 )
 
 
+@converter
 def convert(weights: Mapping[str, Tensor], config: Mapping[str, Any] | None = None, **pixels: Any) -> VisionTransformer:
     """A model of the original code as ours; one without a head becomes a feature extractor.
 
@@ -113,10 +114,10 @@ def _turned(name: str, array: Tensor) -> Tensor:
     if name == "embedding.project.kernel":
         return matrix_of(array.permute(3, 2, 0, 1))
     if re.search(r"attention\.(query|key|value)\.", name):
-        return array.flatten(1).T if name.endswith(".kernel") else array.flatten()
+        return array.flatten(1).t() if name.endswith(".kernel") else array.flatten()
     if name.endswith("attention.project.kernel"):
-        return array.flatten(0, 1).T
-    return array.T if name.endswith(".kernel") else array
+        return array.flatten(0, 1).t()
+    return array.t() if name.endswith(".kernel") else array
 
 
 def _standardised(kernel: Tensor) -> Tensor:

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 from model.architecture import Activation, FinalNorm, Pooling, Stem, ViTConfig
-from model.checkpoints.conversion import add_zero_biases, build, count_of, matrix_of, rename, required, square, take
+from model.checkpoints.conversion import (
+    add_zero_biases,
+    build,
+    converter,
+    count_of,
+    matrix_of,
+    rename,
+    required,
+    square,
+    take,
+)
 from model.checkpoints.loading import CheckpointError
 from model.checkpoints.stems import timm_stem
 from model.checkpoints.timm_blocks import to_blocks
@@ -75,6 +85,7 @@ _NAMES = (
 )
 
 
+@converter
 def convert(weights: Mapping[str, Tensor], config: Mapping[str, Any], **pixels: Any) -> VisionTransformer:
     """A model of timm as ours.
 
@@ -94,11 +105,10 @@ def convert(weights: Mapping[str, Tensor], config: Mapping[str, Any], **pixels: 
     prefix = ("cls_token" in tensors) + ("dist_token" in tensors) + _registers(tensors)
     grid, positions, prefix_positions = _positions(required(tensors, "pos_embed"), prefix, config, patch_size)
     width = positions.shape[1]
-    head_width = found.head_width or _first(_HEAD_WIDTH, name)
     architecture = ViTConfig(
         width=width,
         depth=found.depth,
-        heads=int(arguments.get("num_heads") or width // head_width),
+        heads=_heads(width, found.head_width or _first(_HEAD_WIDTH, name), arguments),
         mlp_dim=found.mlp_dim,
         classes=len(tensors["head.weight"]) if "head.weight" in tensors else 0,
         norm_epsilon=_first(_EPSILON, name),
@@ -153,6 +163,16 @@ def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _first(table: tuple[tuple[str, Any], ...], name: str) -> Any:
     return next(value for pattern, value in table if re.search(pattern, name))
+
+
+def _heads(width: int, head_width: int, arguments: Mapping[str, Any]) -> int:
+    if "num_heads" in arguments:
+        return int(arguments["num_heads"])
+    if "embed_dim" in arguments or width % head_width:
+        raise CheckpointError(
+            f"nothing says how many attention heads a width of {width} has: model_args needs num_heads"
+        )
+    return width // head_width
 
 
 def _activation(name: str, arguments: Mapping[str, Any]) -> Activation:
@@ -223,7 +243,9 @@ def _embedding(tensors: dict[str, Tensor], stem: Stem) -> dict[str, Tensor]:
     if "attn_pool.latent" in tensors:
         # The query is learned and projected always in the same way: it is one vector.
         latent, matrix, bias = (take(tensors, f"attn_pool.{part}") for part in ("latent", "q.weight", "q.bias"))
-        tensors["pool.attention.query"] = latent @ matrix.T + bias
+        if bias.shape != matrix.shape[:1]:
+            raise CheckpointError(f"attn_pool.q has a weight of {list(matrix.shape)} and a bias of {list(bias.shape)}")
+        tensors["pool.attention.query"] = latent @ matrix.t() + bias
     ours = rename(timm_stem(tensors, stem), _NAMES)
     if "embedding.project.weight" in ours:
         ours["embedding.project.weight"] = matrix_of(ours["embedding.project.weight"])

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from model.architecture import ViTConfig
-from model.checkpoints.conversion import build, count_of, matrix_of, rename, required, square
+from model.checkpoints.conversion import build, converter, count_of, matrix_of, rename, required, square
 from model.checkpoints.loading import CheckpointError
 from model.vit import VisionTransformer
 
@@ -24,6 +24,7 @@ _NAMES = (
 )
 
 
+@converter
 def convert(weights: Mapping[str, Tensor], config: Mapping[str, Any], **pixels: Any) -> VisionTransformer:
     """A model of torchvision as ours.
 

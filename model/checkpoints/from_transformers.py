@@ -13,6 +13,7 @@ from model.architecture import Activation, Pooling, ViTConfig
 from model.checkpoints.conversion import (
     add_zero_biases,
     build,
+    converter,
     count_of,
     join_qkv,
     matrix_of,
@@ -73,6 +74,7 @@ _NAMES = (
 )
 
 
+@converter
 def convert(weights: Mapping[str, Tensor], config: Mapping[str, Any], **pixels: Any) -> VisionTransformer:
     """A model of transformers as ours; one without a classifier becomes a feature extractor.
 
@@ -144,7 +146,7 @@ def _place_pooling(ours: dict[str, Tensor], pooling: Pooling) -> None:
     matrix, bias, probe = (take(ours, f"pooling_head.{part}") for part in parts)
     width = matrix.shape[1]
     # The query is learned and projected always in the same way: it is one vector.
-    ours["pool.attention.query"] = probe @ matrix[:width].T + bias[:width]
+    ours["pool.attention.query"] = probe @ matrix[:width].t() + bias[:width]
     ours |= {"pool.attention.key_value.weight": matrix[width:], "pool.attention.key_value.bias": bias[width:]}
 
 

@@ -149,6 +149,8 @@ def _fold_differential(block: dict[str, Tensor], index: int) -> dict[str, Tensor
         if f"attn.lambda_{name}" not in block:
             raise CheckpointError(f"differential attention of block {index} has no lambda_{name}: it is not supported")
         vectors[name] = take(block, f"attn.lambda_{name}").double()
+    if len({vector.shape for vector in vectors.values()}) > 1:
+        raise CheckpointError(f"the vectors of lambda of block {index} are not of one size")
     initial = 0.8 - 0.6 * math.exp(-0.3 * index)  # section 2.1 of the paper
     first, second = (torch.exp((vectors[f"q{each}"] * vectors[f"k{each}"]).sum()) for each in (1, 2))
     block["attention.balance"] = (first - second + initial).float()

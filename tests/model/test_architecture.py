@@ -10,6 +10,8 @@ from model.architecture import ViTConfig
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"heads": 3}, "width 64 with 3 heads"),
+        ({"depth": 0}, "0 blocks"),
         ({"class_token": False}, "'token' needs a class token"),
         ({"class_token": False, "pooling": "token+average", "final_norm": "tokens"}, "needs a class token"),
         ({"pooling": "token+average"}, "needs the final norm before it"),
@@ -18,7 +20,7 @@ from model.architecture import ViTConfig
 )
 def test_contradictions_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ViTConfig(64, 1, 2, 128, **fields)
+        ViTConfig(**{"width": 64, "depth": 1, "heads": 2, "mlp_dim": 128} | fields)
 
 
 def test_only_stems_that_look_beyond_a_patch_need_equal_grids() -> None:

@@ -75,6 +75,8 @@ def reference() -> references.Reference:
         ({}, "not supported"),
         ({"architecture": "test_vit2", "model_args": {"attn_layer": "x", "depth": 2}}, "model_args attn_layer are not"),
         ({"architecture": "test_vit2", "model_args": {"act_layer": "relu"}}, "act_layer 'relu' is not supported"),
+        ({"architecture": "test_vit2", "model_args": {"embed_dim": 64}}, "nothing says how many attention heads"),
+        ({"architecture": "vit_so400m_patch14_siglip_224"}, "nothing says how many attention heads a width of 64"),
         ({"architecture": "test_vit2", "global_pool": "avgmax"}, "global_pool 'avgmax' is not supported"),
     ],
 )
