@@ -13,10 +13,10 @@ from model.norms import make_norm
 
 
 def average(tokens: Tensor, lengths: Tensor) -> Tensor:
-    """Mean of the valid tokens: `[B, T, D]`, `[B]` to `[B, D]`."""
+    """Mean of the valid tokens, summed in float32: `[B, T, D]`, `[B]` to `[B, D]`."""
     valid = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # [B, T]
-    total = torch.where(valid[:, :, None], tokens, 0).sum(1)
-    return total / lengths[:, None].to(tokens.dtype)
+    total = torch.where(valid[:, :, None], tokens.float(), 0).sum(1)
+    return (total / lengths[:, None]).to(tokens.dtype)
 
 
 class AttentionPooling(nn.Module):
