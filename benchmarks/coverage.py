@@ -81,12 +81,11 @@ def main() -> None:
         if enough or not re.search(arguments.only, entry):
             continue
         result = run(entry, make, export=not arguments.no_export)
-        known[entry] = result
         with RESULTS.open("a") as file:
             file.write(json.dumps(asdict(result)) + "\n")
         print(_line(result), flush=True)
-        DOCUMENT.write_text(document(list(known.values()), arguments.depth))
-    DOCUMENT.write_text(document(list(known.values()), arguments.depth))
+        DOCUMENT.write_text(document(list(_known().values()), arguments.depth))
+    DOCUMENT.write_text(document(list(_known().values()), arguments.depth))
 
 
 def _known() -> dict[str, Result]:
