@@ -14,8 +14,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from model.attention import Attend, matmul_attention
 from model.manifest import METADATA_KEY, Manifest, Precision
-from model.vit import Attend, PatchEmbedding, VisionTransformer, matmul_attention
+from model.vit import PatchEmbedding, VisionTransformer
 
 Opset = Literal[24, 18]
 _DTYPE: dict[Precision, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
@@ -43,7 +44,7 @@ class FoldedPatchEmbedding(nn.Module):
             self.project.weight.copy_(folded)
             self.project.bias.copy_(bias)
 
-    def forward(self, patches: Tensor) -> Tensor:
+    def forward(self, patches: Tensor, _grid: Tensor) -> Tensor:
         """uint8 `[B, N, P*P*C]` to `[B, N, D]`."""
         pixels = patches.to(self.project.weight.dtype)
         projected: Tensor = self.project(pixels if self.scale is None else pixels * self.scale)
@@ -51,7 +52,7 @@ class FoldedPatchEmbedding(nn.Module):
 
 
 def onnx_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads: int) -> Tensor:
-    """`model.vit.masked_attention` as the standard `Attention` operator of opset 24.
+    """`model.attention.masked_attention` as the standard `Attention` operator of opset 24.
 
     Its seventh input, `nonpad_kv_seqlen`, is the number of valid tokens: no mask is ever made, and on CUDA in float16
     the runtime may take flash attention.
@@ -61,7 +62,7 @@ def onnx_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, h
         [query, key, value, None, None, None, lengths],
         attrs={"q_num_heads": heads, "kv_num_heads": heads},
         dtype=query.dtype,
-        shape=query.shape,
+        shape=(*query.shape[:2], value.shape[-1]),
         version=24,
     )
     return mixed
@@ -77,13 +78,19 @@ class ServingGraph(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model)
         self.model.attend_with(_ATTENTION[opset])
-        self.model.embedding = FoldedPatchEmbedding(model.embedding, dtype)  # type: ignore[assignment]
+        if isinstance(model.embedding, PatchEmbedding):
+            self.model.embedding = FoldedPatchEmbedding(model.embedding, dtype)  # type: ignore[assignment]
         self.to(dtype).eval().requires_grad_(False)
 
-    def forward(self, patches: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 `[B, N, P*P*C]`, int64 `[B, 2]` to float32 `[B, K]` and `[B, D]`."""
+    def forward(self, patches: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
+        """uint8 `[B, N, P*P*C]`, int64 `[B, 2]` to float32 `[B, K]`, if the model has a head, and `[B, D]`."""
         logits, embedding = self.model(patches, grid)
-        return logits.float(), embedding.float()
+        return (logits.float(), embedding.float()) if self.model.config.classes else (embedding.float(),)
+
+
+def output_names(model: VisionTransformer) -> list[str]:
+    """Outputs of the model's graph: a feature extractor has no logits."""
+    return ["logits", "embedding"] if model.config.classes else ["embedding"]
 
 
 def check_size(model: VisionTransformer, precision: Precision) -> None:
@@ -125,7 +132,7 @@ def build_graph(model: VisionTransformer, manifest: Manifest, opset: Opset) -> i
             dynamo=True,
             opset_version=opset,
             input_names=["patches", "grid"],
-            output_names=["logits", "embedding"],
+            output_names=output_names(model),
             dynamic_shapes={"patches": {0: batch, 1: length}, "grid": {0: batch}},
             verbose=False,
         )

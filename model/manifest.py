@@ -18,9 +18,9 @@ SCHEMA = 1
 METADATA_KEY = "patchserve"
 PATCH_ORDER = "row,col,channel"
 
-Resize = Literal["crop", "squash", "aspect"]
+Resize = Literal["crop", "crop-floor", "squash", "aspect"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
-PositionInterpolation = Literal["bicubic", "bicubic-antialias", "bilinear-align-corners"]
+PositionInterpolation = Literal["bicubic", "bicubic-antialias", "bicubic-align-corners", "bilinear-align-corners"]
 Precision = Literal["float32", "float16", "int8"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -39,9 +39,11 @@ class Preprocessing:
         native_grid: (rows, columns) of the position table the model was trained on.
         max_patches: the most patches one image may have.
         resize: `crop`: shortest side to `resize_to`, then centre crop to the native size (the reference evaluation
-            transform); `squash`: to the native size; `aspect`: keep the aspect ratio, never enlarge, at most
-            `max_patches`, each side a multiple of P.
-        resize_to: shortest side before the centre crop, pixels; None unless `resize` is `crop`.
+            transform; half a pixel off the centre is rounded to even, as torchvision does); `crop-floor`: the same,
+            rounded down, as transformers does; `squash`: to the native size, both sides by their own scale; `aspect`:
+            keep the aspect ratio, never enlarge, at most `max_patches`, each side a multiple of P.
+        resize_to: shortest side before the centre crop, pixels. With `squash` it is optional: both sides are then
+            resized for a shortest side of this, and the centre is kept, as DeiT does. None with `aspect`.
         interpolation: resampling filter, antialiased as Pillow does it.
         mean, std: normalisation per channel, of pixels scaled to 0..1. Folded into the graph at export.
         background: RGB colour 0..255 under transparent pixels.
@@ -117,7 +119,7 @@ class Manifest:
         name: the model's name in routes and metrics, `[a-z0-9][a-z0-9._-]{0,63}`.
         version: free text of the publisher, such as `1.0.0`.
         description: one sentence for people.
-        labels: one per logit, in logit order.
+        labels: one per logit, in logit order; empty for a feature extractor, whose only output is `embedding`.
         preprocessing: how an image becomes patches.
         position_interpolation: how the position table is resampled at grids other than the native one.
         mixed_grids: False for models whose stem needs one grid per batch (the hybrid).
@@ -248,8 +250,8 @@ _MANIFEST_RULES: dict[str, _Rule] = {
     "version": _TEXT,
     "description": _TEXT,
     "labels": (
-        "a list of at least one text",
-        lambda value: _is_list(value, lambda each: isinstance(each, str)) and len(value) > 0,
+        "a list of texts, one per logit; empty for a feature extractor",
+        lambda value: _is_list(value, lambda each: isinstance(each, str)),
     ),
     "position_interpolation": _one_of(PositionInterpolation),
     "mixed_grids": ("true or false", lambda value: isinstance(value, bool)),
@@ -271,11 +273,14 @@ def _problems(document: Mapping[str, Any], rules: Mapping[str, _Rule]) -> list[s
 
 def _cross_problems(document: Mapping[str, Any]) -> list[str]:
     """What only shows between fields; called when each field alone is right."""
+    resize, resize_to = document["resize"], document["resize_to"]
     side = min(document["native_grid"]) * document["patch_size"]
-    if document["resize"] == "crop" and (document["resize_to"] is None or document["resize_to"] < side):
-        return [f"'resize_to' must be at least the native side, {side} pixels, when 'resize' is crop"]
-    if document["resize"] != "crop" and document["resize_to"] is not None:
-        return ["'resize_to' must be null unless 'resize' is crop"]
+    if resize == "aspect":
+        return [] if resize_to is None else ["'resize_to' must be null when 'resize' is aspect"]
+    if resize == "squash" and resize_to is None:
+        return []
+    if resize_to is None or resize_to < side:
+        return [f"'resize_to' must be at least the native side, {side} pixels, when 'resize' is {resize}"]
     return []
 
 

@@ -25,8 +25,17 @@ def _cubic(distance: Tensor, a: float) -> Tensor:
 
 def _bicubic(index: Tensor, size: Tensor, native: int) -> Tensor:
     """`torch.nn.functional.interpolate(mode="bicubic", align_corners=False)`: a = -0.75, edges repeated."""
-    source = (index + 0.5) * native / size - 0.5
-    taps = torch.arange(-2, native + 2, device=index.device)  # every tap that a source inside the table can reach
+    return _four_taps((index + 0.5) * native / size - 0.5, native)
+
+
+def _bicubic_align_corners(index: Tensor, size: Tensor, native: int) -> Tensor:
+    """`interpolate(mode="bicubic", align_corners=True)`, as torchvision does it: corners coincide, else as above."""
+    return _four_taps(_aligned(index, size, native), native)
+
+
+def _four_taps(source: Tensor, native: int) -> Tensor:
+    """Cubic weights around each source coordinate; what lies outside the table is its edge."""
+    taps = torch.arange(-2, native + 2, device=source.device)  # every tap that a source inside the table can reach
     weights = _cubic(source.unsqueeze(-1) - taps, -0.75)
     edges = nn.functional.one_hot(taps.clamp(0, native - 1), native).to(weights.dtype)
     return weights @ edges
@@ -43,14 +52,19 @@ def _bicubic_antialias(index: Tensor, size: Tensor, native: int) -> Tensor:
 
 def _bilinear_align_corners(index: Tensor, size: Tensor, native: int) -> Tensor:
     """`scipy.ndimage.zoom(order=1)`, as the original JAX code does it: the corners of both grids coincide."""
-    source = index * (native - 1) / (size - 1).clamp(min=1.0)
     taps = torch.arange(native, device=index.device)
-    return (1 - (source.unsqueeze(-1) - taps).abs()).clamp(min=0.0)
+    return (1 - (_aligned(index, size, native).unsqueeze(-1) - taps).abs()).clamp(min=0.0)
+
+
+def _aligned(index: Tensor, size: Tensor, native: int) -> Tensor:
+    """Coordinates in the table when the first and last patch are its first and last entry."""
+    return index * (native - 1) / (size - 1).clamp(min=1.0)
 
 
 _KERNELS = {
     "bicubic": _bicubic,
     "bicubic-antialias": _bicubic_antialias,
+    "bicubic-align-corners": _bicubic_align_corners,
     "bilinear-align-corners": _bilinear_align_corners,
 }
 

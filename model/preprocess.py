@@ -6,6 +6,7 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -141,11 +142,14 @@ def _around(side: float, budget: int) -> set[int]:
 
 
 def _resized(width: float, height: float, spec: Preprocessing, grid: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) of the whole resized image, of which `crop` keeps the centre."""
+    """(width, height) of the whole resized image, of which the centre is kept."""
     wide, high = grid[1] * spec.patch_size, grid[0] * spec.patch_size
-    if spec.resize != "crop" or spec.resize_to is None:
+    if spec.resize_to is None:
         return wide, high
     native_short = min(spec.native_grid) * spec.patch_size
+    if spec.resize == "squash":
+        scale = spec.resize_to / native_short
+        return max(wide, round(wide * scale)), max(high, round(high * scale))
     short = max(min(wide, high), round(spec.resize_to * min(wide, high) / native_short))
     size = short, int(short * max(width, height) / min(width, height))
     size = size if width <= height else size[::-1]
@@ -278,15 +282,17 @@ def resize(
 ) -> NDArray[np.uint8]:
     """Resample an RGB image for a grid: uint8 [rows*P, columns*P, C], antialiased.
 
-    `crop` follows torchvision (and timm): the shortest side to `resize_to`, then the centre. The crop is taken first,
-    in source coordinates, so that a 1:100 image never becomes a huge one on the way. `box` is the part of the image
-    that holds the picture, all of it by default: see `region`.
+    `crop` follows torchvision (and timm): the shortest side to `resize_to`, then the centre; `crop-floor` is that of
+    transformers, which rounds half a pixel down. The crop is taken first, in source coordinates, so that a 1:100 image
+    never becomes a huge one on the way. `box` is the part of the image that holds the picture, all of it by default:
+    see `region`.
     """
     x, y, right, bottom = box or (0, 0, *image.size)
     width, height = right - x, bottom - y
     wide, high = grid[1] * spec.patch_size, grid[0] * spec.patch_size
     full_wide, full_high = _resized(width, height, spec, grid)
-    left, top = round((full_wide - wide) / 2), round((full_high - high) / 2)
+    centre: Callable[[float], int] = math.floor if spec.resize == "crop-floor" else round
+    left, top = centre((full_wide - wide) / 2), centre((full_high - high) / 2)
     source = (
         x + left * width / full_wide,
         y + top * height / full_high,

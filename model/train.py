@@ -27,12 +27,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from model.attention import matmul_attention
 from model.augment import Augmentation, augment, calm, draw_grid
 from model.checkpoints import native
 from model.checkpoints.native import Description
 from model.data import DataError, LabelledImages, load_class_folders, load_fashion_mnist
 from model.manifest import Preprocessing
-from model.vit import VisionTransformer, decode_variant, matmul_attention
+from model.vit import VisionTransformer, decode_variant
 
 
 @dataclass(frozen=True)

@@ -8,29 +8,18 @@ Axes: `B` images, `N` patches (padded), `T` = 1 + N tokens, `D` width, `H` heads
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.manifest import PositionInterpolation, Preprocessing
+from model.architecture import ViTConfig
+from model.attention import Attend, Attention
+from model.blocks import make_block
+from model.hybrid import PatchwiseStem, ResNetEmbedding
+from model.manifest import Preprocessing
+from model.norms import make_norm
+from model.pooling import AttentionPooling, Pool
 from model.positions import PositionEmbedding
-
-
-@dataclass(frozen=True, slots=True)
-class ViTConfig:
-    """The architecture. What a patch is (its size, the native grid, the normalisation) is in `Preprocessing`."""
-
-    width: int  # D, the size of a token
-    depth: int  # number of blocks
-    heads: int  # attention heads; each sees D / heads values
-    mlp_dim: int  # hidden size of the MLP, 4*D in the paper
-    classes: int = 1000  # K, size of the head
-    norm_epsilon: float = 1e-6  # of every LayerNorm; the value of the reference implementation
-    position_interpolation: PositionInterpolation = "bicubic"
-
 
 # Table 1 of the paper, with Ti and S from DeiT (Touvron et al. 2021); then a family for images of 28 to 64 pixels.
 _VARIANTS: dict[str, tuple[ViTConfig, tuple[int, ...], int]] = {
@@ -87,91 +76,26 @@ class PatchEmbedding(nn.Module):
     def __init__(self, preprocessing: Preprocessing, width: int) -> None:
         super().__init__()
         self.project = nn.Linear(preprocessing.patch_dim, width)
-        # Values of a patch run (row, column, channel), so the channel means repeat P*P times. Not learned, not stored.
+        # Values of a patch run (row, column, channel), so the channel means repeat P*P times. Not learned, not stored;
+        # and real where weights are not yet, on the meta device.
         repeat = preprocessing.patch_dim // preprocessing.channels
-        self.register_buffer("mean", torch.tensor(preprocessing.mean * repeat), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std * repeat), persistent=False)
+        self.register_buffer("mean", torch.tensor(preprocessing.mean * repeat, device="cpu"), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std * repeat, device="cpu"), persistent=False)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """uint8 `[B, N, P*P*C]` to `[B, N, D]`."""
+    def forward(self, patches: Tensor, _grid: Tensor) -> Tensor:
+        """uint8 `[B, N, P*P*C]` to `[B, N, D]`; the grid is for stems that look beyond a patch."""
         pixels = patches.to(self.mean.dtype) / 255
         projected: Tensor = self.project((pixels - self.mean) / self.std)
         return projected
 
 
-Attend = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
-
-
-def masked_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads: int) -> Tensor:
-    """Attention that ignores padding.
-
-    Args:
-        query: `[B, T, D]`.
-        key: `[B, T, D]`.
-        value: `[B, T, D]`.
-        lengths: int64 `[B]`, valid tokens of each image, counted from the left.
-        heads: H.
-
-    Returns:
-        `[B, T, D]`; rows of padding are finite and meaningless.
-    """
-    batch, tokens, width = query.shape
-    query, key, value = (x.view(batch, tokens, heads, width // heads).transpose(1, 2) for x in (query, key, value))
-    valid = torch.arange(tokens, device=query.device) < lengths[:, None]  # [B, T]
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=valid[:, None, None, :])  # [B, H, T, D/H]
-    return mixed.transpose(1, 2).reshape(batch, tokens, width)
-
-
-def matmul_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads: int) -> Tensor:
-    """`masked_attention` written out in MatMul and Softmax, with the same arguments and result.
-
-    For runtimes without an attention operator, and for training on a CPU: there the backward pass of the fused kernel
-    took 57 % of a step in bfloat16, and this form made the whole step 2.6 times faster (Pico/4, batch 256).
-    """
-    batch, tokens, width = query.shape
-    query, key, value = (x.view(batch, tokens, heads, width // heads).transpose(1, 2) for x in (query, key, value))
-    scores = (query * (width // heads) ** -0.5) @ key.transpose(-1, -2)  # [B, H, T, T]
-    valid = torch.arange(tokens, device=query.device) < lengths[:, None]  # [B, T]
-    weights = scores.masked_fill(~valid[:, None, None, :], float("-inf")).softmax(-1)
-    mixed: Tensor = weights.to(value.dtype) @ value  # [B, H, T, D/H]
-    return mixed.transpose(1, 2).reshape(batch, tokens, width)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention (appendix A)."""
-
-    def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
-        self.heads = config.heads
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.project = nn.Linear(config.width, config.width)
-        # Export and training on a CPU set another function here.
-        self.attend: Attend = masked_attention
-
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`."""
-        query, key, value = self.qkv(tokens).chunk(3, dim=-1)
-        projected: Tensor = self.project(self.attend(query, key, value, lengths, self.heads))
-        return projected
-
-
-class Block(nn.Module):
-    """Equations 2 and 3: pre-norm attention and MLP, each with a residual."""
-
-    def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, eps=config.norm_epsilon)
-        self.attention = Attention(config)
-        self.norm2 = nn.LayerNorm(config.width, eps=config.norm_epsilon)
-        self.mlp = nn.Sequential(
-            nn.Linear(config.width, config.mlp_dim), nn.GELU(), nn.Linear(config.mlp_dim, config.width)
-        )
-
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`."""
-        tokens = tokens + self.attention(self.norm1(tokens), lengths)
-        attended: Tensor = tokens + self.mlp(self.norm2(tokens))
-        return attended
+def make_embedding(config: ViTConfig, preprocessing: Preprocessing) -> PatchEmbedding | ResNetEmbedding | PatchwiseStem:
+    """What turns the patches of this architecture into tokens."""
+    if config.stem == "patches":
+        return PatchEmbedding(preprocessing, config.width)
+    if config.stem == "patchwise":
+        return PatchwiseStem(config, preprocessing)
+    return ResNetEmbedding(config, preprocessing)
 
 
 class VisionTransformer(nn.Module):
@@ -181,20 +105,30 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.preprocessing = preprocessing
-        self.embedding = PatchEmbedding(preprocessing, config.width)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.class_position = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.embedding = make_embedding(config, preprocessing)
+        self.embedding_norm = make_norm(config, config.width) if config.embedding_norm else nn.Identity()
+        if config.class_token:
+            self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
+            self.class_position = nn.Parameter(torch.zeros(1, 1, config.width))
+        if config.registers:
+            self.registers = nn.Parameter(torch.zeros(1, config.registers, config.width))
         self.positions = PositionEmbedding(preprocessing.native_grid, config.width, config.position_interpolation)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
-        self.head = nn.Linear(config.width, config.classes)
+        self.pre_norm = make_norm(config, config.width) if config.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(make_block(config) for _ in range(config.depth))
+        self.norm = make_norm(config, config.width) if config.final_norm != "none" else nn.Identity()
+        self.pool = Pool(config)
+        width = 2 * config.width if config.pooling == "token+average" else config.width
+        self.pre_logits = nn.Linear(width, config.pre_logits) if config.pre_logits else None
+        self.head = nn.Linear(config.pre_logits or width, config.classes) if config.classes else None
+        self.distillation_head = nn.Linear(width, config.classes) if config.distilled and config.classes else None
         self.apply(_initialise)
-        nn.init.normal_(self.class_token, std=0.02)
+        if config.class_token:
+            nn.init.normal_(self.class_token, std=0.02)
 
     def attend_with(self, attend: Attend) -> None:
         """Compute attention by another function of the same arguments and result."""
         for module in self.modules():
-            if isinstance(module, Attention):
+            if isinstance(module, Attention | AttentionPooling):
                 module.attend = attend
 
     def forward(self, patches: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,19 +136,46 @@ class VisionTransformer(nn.Module):
 
         Args:
             patches: uint8 `[B, N, P*P*C]`, each image's patches row by row, padded on the right with anything.
-            grid: int64 `[B, 2]`, rows and columns of each image; `rows * columns <= N`.
+            grid: int64 `[B, 2]`, rows and columns of each image; `rows * columns <= N`. A model whose
+                `config.mixed_grids` is False needs the same grid for all images, and no padding.
 
         Returns:
-            logits `[B, K]` and embedding `[B, D]`, the class token after the final norm.
+            logits `[B, K]` and embedding `[B, D]`, the pooled and normalised tokens that the head reads: `[B, 2*D]` for
+            `token+average`, `[B, pre_logits]` behind such a layer. Without a head the logits are `[B, 0]`.
         """
-        tokens = self.embedding(patches) + self.positions(grid, patches.shape[1])  # [B, N, D]
-        class_token = (self.class_token + self.class_position).expand(patches.shape[0], -1, -1)
-        tokens = torch.cat([class_token, tokens], dim=1)  # [B, T, D]
-        lengths = grid[:, 0] * grid[:, 1] + 1
+        tokens = self.embedding_norm(self.embedding(patches, grid)) + self.positions(grid, patches.shape[1])
+        tokens = self.pre_norm(torch.cat([*self._prefix(patches.shape[0]), tokens], dim=1))  # [B, T, D]
+        lengths = grid[:, 0] * grid[:, 1] + self.config.prefix
         for block in self.blocks:
             tokens = block(tokens, lengths)
-        embedding = self.norm(tokens[:, 0])  # equation 4
-        return self.head(embedding), embedding
+        if self.config.distilled:
+            return self._mean_of_two(*self.norm(tokens[:, :2]).unbind(1))
+        embedding = self._embedding(tokens, lengths)
+        return self._logits(self.head, embedding), embedding
+
+    def _prefix(self, batch: int) -> list[Tensor]:
+        """Class token and registers, `[B, 1, D]` and `[B, R, D]`, as far as there are any."""
+        prefix = [self.class_token + self.class_position] if self.config.class_token else []
+        prefix += [self.registers] if self.config.registers else []
+        return [token.expand(batch, -1, -1) for token in prefix]
+
+    def _embedding(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """`[B, T, D]`, valid tokens `[B]` to `[B, D]`; equation 4 where one token is pooled."""
+        if self.config.final_norm == "tokens":
+            pooled: Tensor = self.pool(self.norm(tokens), lengths)
+        else:
+            pooled = self.norm(self.pool(tokens, lengths))
+        return pooled if self.pre_logits is None else self.pre_logits(pooled).tanh()
+
+    def _mean_of_two(self, class_token: Tensor, distillation_token: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and embedding of a distilled model, the mean of what both tokens `[B, D]` say."""
+        student = self._logits(self.head, class_token)
+        teacher = self._logits(self.distillation_head, distillation_token)
+        return (student + teacher) / 2, (class_token + distillation_token) / 2
+
+    @staticmethod
+    def _logits(head: nn.Linear | None, embedding: Tensor) -> Tensor:
+        return embedding[:, :0] if head is None else head(embedding)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -49,9 +49,11 @@ def _options(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )
 def _serve(context: typer.Context) -> None:
+    from service.artifacts import artifact_of  # noqa: PLC0415
     from service.settings import read_settings  # noqa: PLC0415 - `--version` and `--help` need none of this
 
     settings = read_settings(context.args)
+    settings = settings.model_copy(update={"model": artifact_of(settings)})
     from service.server import serve  # noqa: PLC0415 - nor does `serve --help`, or a wrong flag, need the framework
 
     serve(settings)
@@ -60,15 +62,18 @@ def _serve(context: typer.Context) -> None:
 @_app.command("classify")
 def _classify(
     files: Annotated[list[Path], typer.Argument(help="Images.", metavar="FILES...")],
-    model: Annotated[Path | None, typer.Option(help="Artifact (.onnx); default: the bundled one.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Artifact or checkpoint; default: the bundled one.")] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Labels per image.")] = 5,
     max_patches: Annotated[int | None, typer.Option(min=1, help="Patch budget per image.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Classify image files without a server."""
+    from service.artifacts import artifact_of  # noqa: PLC0415
     from service.offline import classify_files, render  # noqa: PLC0415
+    from service.settings import EngineSettings  # noqa: PLC0415
 
-    rows = classify_files(files, model=model, k=k, max_patches=max_patches)
+    artifact = artifact_of(EngineSettings(model=model))
+    rows = classify_files(files, model=artifact, k=k, max_patches=max_patches)
     if as_json:
         print(json.dumps([row.to_dict() for row in rows], indent=2))  # noqa: T201
     else:

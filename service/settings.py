@@ -30,8 +30,17 @@ class EngineSettings(_Group):
     """The model file and how ONNX Runtime runs it."""
 
     model: CliPositionalArg[Path | None] = Field(
-        default=None, description="artifact (.onnx) to serve; default: the bundled one"
+        default=None,
+        description="artifact (.onnx) to serve; default: the bundled one. A checkpoint (a file, a folder, "
+        "hf:ORG/NAME[@REVISION], timm:NAME, torchvision:NAME) is exported first, once",
     )
+    cache_dir: Path | None = Field(
+        default=None, description="where exported checkpoints are kept; default: patchserve in the user's cache folder"
+    )
+    export_options: str = Field(
+        default="", description="options of python -m export.to_onnx for a checkpoint, such as '--precision float16'"
+    )
+    refresh_model: bool = Field(default=False, description="export a checkpoint again, at the newest revision")
     provider: Literal["cpu", "cuda", "tensorrt"] = Field(
         default="cpu", description="execution provider; never falls back"
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 
@@ -10,11 +11,11 @@ class CheckpointError(ValueError):
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy `weights` into `model`, all of them, in place.
+    """Give `model` these weights, all of them, in place.
 
     Args:
-        model: in our own names.
-        weights: by parameter name, any floating dtype.
+        model: in our own names; on the meta device it saves the time that random weights would take.
+        weights: by parameter name, any floating dtype; copied, as float32.
 
     Raises:
         CheckpointError: with the missing, unexpected and mismatched names; the model is then untouched.
@@ -31,4 +32,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     if any(findings.values()):
         lines = [f"  {kind} ({len(names)}): {'; '.join(names)}" for kind, names in findings.items() if names]
         raise CheckpointError("the checkpoint does not fit the model:\n" + "\n".join(lines))
-    model.load_state_dict(dict(weights))
+    # Copies are contiguous and share no memory, whatever views a converter made.
+    layout = torch.contiguous_format
+    copies = {name: tensor.detach().float().clone(memory_format=layout) for name, tensor in weights.items()}
+    model.load_state_dict(copies, assign=True)

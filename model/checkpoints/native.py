@@ -5,12 +5,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from model.architecture import ViTConfig
 from model.checkpoints.loading import CheckpointError, load_weights
 from model.manifest import Accuracy, ManifestError, Preprocessing
-from model.vit import VisionTransformer, ViTConfig
+from model.vit import VisionTransformer
 
 FORMAT = "patchserve"
 SCHEMA = 1
@@ -71,7 +73,8 @@ def load(path: Path) -> tuple[VisionTransformer, Description]:
         raise CheckpointError(f"{path}: its metadata cannot be read: {error}") from None
     if len(description.labels) != config.classes:
         raise CheckpointError(f"{path}: {len(description.labels)} labels for {config.classes} classes")
-    model = VisionTransformer(config, preprocessing)
+    with torch.device("meta"):
+        model = VisionTransformer(config, preprocessing)
     load_weights(model, weights)
     return model.eval(), description
 

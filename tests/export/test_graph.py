@@ -11,7 +11,9 @@ import onnxruntime
 import pytest
 import torch
 
+from export import verify
 from export.graph import ExportError, FoldedPatchEmbedding, Opset, build_graph, check_size
+from model.architecture import ViTConfig
 from model.manifest import Manifest, Preprocessing, Provenance
 from model.vit import PatchEmbedding, VisionTransformer, decode_variant
 
@@ -84,12 +86,12 @@ def test_an_image_is_bit_equal_alone_and_in_a_mixed_padded_batch(artifact: tuple
 def test_folding_the_normalisation_changes_nothing() -> None:
     torch.manual_seed(0)
     embedding = PatchEmbedding(Preprocessing(7, (4, 4), 64, **IMAGENET), 32)
-    patches = torch.randint(0, 256, (2, 9, 147), dtype=torch.uint8)
+    patches, grid = torch.randint(0, 256, (2, 9, 147), dtype=torch.uint8), torch.tensor([[3, 3]] * 2)
     with torch.no_grad():
-        folded = FoldedPatchEmbedding(embedding, torch.float32)(patches)
-        halved = FoldedPatchEmbedding(embedding, torch.float16).half()(patches).float()
-        torch.testing.assert_close(folded, embedding(patches), atol=2e-6, rtol=0)
-        torch.testing.assert_close(halved, embedding(patches), atol=4e-3, rtol=0)
+        folded = FoldedPatchEmbedding(embedding, torch.float32)(patches, grid)
+        halved = FoldedPatchEmbedding(embedding, torch.float16).half()(patches, grid).float()
+        torch.testing.assert_close(folded, embedding(patches, grid), atol=2e-6, rtol=0)
+        torch.testing.assert_close(halved, embedding(patches, grid), atol=4e-3, rtol=0)
 
 
 def test_weights_over_the_limit_of_one_file_are_refused_with_the_way_out() -> None:
@@ -98,3 +100,47 @@ def test_weights_over_the_limit_of_one_file_are_refused_with_the_way_out() -> No
     with pytest.raises(ExportError, match=r"2\.53 GB in float32.*--precision float16"):
         check_size(huge, "float32")
     check_size(huge, "float16")
+
+
+# What families of checkpoints differ in, together: no real model has all of it.
+EVERYTHING = ViTConfig(
+    width=64,
+    depth=1,
+    heads=2,
+    mlp_dim=96,
+    classes=0,
+    class_token=False,
+    registers=2,
+    embedding_norm=True,
+    pre_norm=True,
+    block="parallel",
+    norm="rms",
+    layer_scale=True,
+    attention="differential",
+    qk_norm=True,
+    inner_norm=True,
+    activation="quick-gelu",
+    gated_mlp=True,
+    final_norm="tokens",
+    pooling="attention",
+)
+HYBRID = ViTConfig(
+    64, 1, 2, 96, classes=5, stem="resnetv2", stem_layers="1-1", final_norm="tokens", pooling="token+average"
+)
+
+
+@pytest.mark.parametrize(("config", "patch_size", "opset"), [(EVERYTHING, 7, 24), (EVERYTHING, 7, 18), (HYBRID, 8, 24)])
+def test_other_architectures_answer_the_same(config: ViTConfig, patch_size: int, opset: Opset, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec = Preprocessing(patch_size, (3, 3), 12, resize="squash", **IMAGENET)
+    model = VisionTransformer(config, spec).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    labels = tuple("abcde"[: config.classes])
+    manifest = Manifest("small", "1", labels, spec, Provenance("random"), mixed_grids=config.mixed_grids)
+    path = tmp_path / "small.onnx"
+    ir.save(build_graph(model, manifest, opset), path)
+    session = verify.open_session(path)
+    assert [output.name for output in session.get_outputs()] == (["logits"] if config.classes else []) + ["embedding"]
+    grids = verify.cases(spec, mixed_grids=config.mixed_grids)
+    assert all(difference.passed for difference in verify.compare(session, model, "float32", grids))

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from export import to_onnx, verify
+from export.sources.source import Source
+from export.verify import Difference
 from model.checkpoints import native
 from model.checkpoints.native import Description
 from model.manifest import Accuracy, Manifest
@@ -78,10 +80,12 @@ def test_float16_is_half_the_size_and_says_so(monkeypatch: pytest.MonkeyPatch, t
         ([], "name a checkpoint file, or --random"),
         (["x.safetensors", "--random", "B/16"], "name a checkpoint file, or --random"),
         (["missing.safetensors"], "missing.safetensors: no such file"),
-        ([__file__], "not a safetensors file"),
+        ([__file__], "not a checkpoint: a file of weights ends in"),
         (["--random", "Z/9"], "'Z/9' is not a known variant"),
         (["--random", "H/14"], "export with --precision float16"),
         (["--random", "Femto/7", "--name", "No Spaces"], "'name' must be"),
+        (["hf:nothing"], "'hf:nothing' names no checkpoint: a source is"),
+        (["torchvision:resnet50"], "torchvision has no Vision Transformer 'resnet50'"),
     ],
 )
 def test_a_wrong_call_is_one_clear_line(
@@ -91,6 +95,78 @@ def test_a_wrong_call_is_one_clear_line(
     with pytest.raises(RuntimeError, match=f"(?s)^error: .*{message}"):
         run(monkeypatch, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, Manifest]]:
+    """What would be exported; the export itself has its own tests."""
+    seen: list[tuple[Source, Manifest]] = []
+
+    def export(source: Source, manifest: Manifest, output: Path, *_: object, **__: object) -> list[Difference]:
+        seen.append((source, manifest))
+        output.write_bytes(b"an artifact")
+        return []
+
+    monkeypatch.setattr(to_onnx, "export", export)
+    return seen
+
+
+def checkpoint(path: Path, classes: int) -> Path:
+    torch.manual_seed(0)
+    model = VisionTransformer(*decode_variant("Femto/7", classes=classes))
+    native.save(path, model, Description(tuple("abc"[:classes]), "tiny"))
+    return path
+
+
+def test_a_file_overrides_the_labels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: list[tuple[Source, Manifest]]
+) -> None:
+    path, labels = checkpoint(tmp_path / "m.safetensors", 3), tmp_path / "labels.txt"
+    labels.write_text("cat\ndog\ncow\n")
+    run(monkeypatch, path, "--labels", labels, "-o", tmp_path / "m.onnx")
+    assert exported[0][1].labels == ("cat", "dog", "cow")
+    labels.write_text("cat\n")
+    with pytest.raises(RuntimeError, match="has 1 labels, but the model has 3 classes"):
+        run(monkeypatch, path, "--labels", labels)
+
+
+def test_a_dropped_head_leaves_a_feature_extractor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = checkpoint(tmp_path / "m.safetensors", 3), tmp_path / "m.onnx"
+    run(monkeypatch, path, "--drop-head", "--quick-check", "--report", "-o", output)
+    names = [case["case"] for case in json.loads((tmp_path / "m.report.json").read_text())["cases"]]
+    assert names == ["native", "wide", "tall", "mixed native, one patch"]
+    assert manifest_in(output).labels == ()
+    session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
+    assert [each.name for each in session.get_outputs()] == ["embedding"]
+    assert "logits" not in capsys.readouterr().out
+    with pytest.raises(RuntimeError, match="--drop-head and --logits-required contradict each other"):
+        run(monkeypatch, path, "--drop-head", "--logits-required")
+
+
+def test_a_checkpoint_without_a_head_is_said_or_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    exported: list[tuple[Source, Manifest]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = checkpoint(tmp_path / "m.safetensors", 0)
+    run(monkeypatch, path, "-o", tmp_path / "m.onnx")
+    assert "this is a feature extractor" in " ".join(capsys.readouterr().out.split())
+    assert exported[0][1].labels == ()
+    with pytest.raises(RuntimeError, match="no classification head, so there are no logits"):
+        run(monkeypatch, path, "--logits-required")
+
+
+def test_the_report_says_where_the_weights_came_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: list[tuple[Source, Manifest]]
+) -> None:
+    monkeypatch.setattr(verify, "report", lambda _: {"passed": True})
+    run(monkeypatch, checkpoint(tmp_path / "m.safetensors", 3), "-o", tmp_path / "m.onnx", "--report")
+    report = json.loads((tmp_path / "m.report.json").read_text())
+    assert report["provenance"]["source"] == "m.safetensors"
+    assert report["passed"]
 
 
 def test_it_runs_as_a_script_and_as_a_module() -> None:

@@ -45,7 +45,6 @@ def test_patch_dim_and_native_patches() -> None:
         ("name", "Upper"),
         ("name", "a" * 65),
         ("name", ""),
-        ("labels", []),
         ("labels", ["cat", 3]),
         ("labels", "cat"),
         ("patch_size", 0),
@@ -98,7 +97,29 @@ def test_other_documents_are_refused(text: str) -> None:
         Manifest.from_json(text)
 
 
-def test_resize_to_belongs_to_crop() -> None:
-    preprocessing = replace(MANIFEST.preprocessing, resize="squash")
-    with pytest.raises(ManifestError, match="unless 'resize' is crop"):
-        Preprocessing.from_dict(preprocessing.to_dict())
+@pytest.mark.parametrize(
+    ("resize", "resize_to", "is_valid"),
+    [
+        ("crop", 224, True),
+        ("crop", 223, False),
+        ("crop", None, False),
+        ("crop-floor", 256, True),
+        ("crop-floor", None, False),
+        ("squash", None, True),
+        ("squash", 256, True),
+        ("squash", 223, False),
+        ("aspect", None, True),
+        ("aspect", 256, False),
+    ],
+)
+def test_resize_to_belongs_to_a_centre_crop(resize: Any, resize_to: int | None, is_valid: bool) -> None:
+    document = replace(MANIFEST.preprocessing, resize=resize, resize_to=resize_to).to_dict()
+    if is_valid:
+        assert Preprocessing.from_dict(document).resize_to == resize_to
+        return
+    with pytest.raises(ManifestError, match=f"'resize_to' must be .* when 'resize' is {resize}"):
+        Preprocessing.from_dict(document)
+
+
+def test_a_feature_extractor_has_no_labels() -> None:
+    assert Manifest.from_json(changed(labels=[])).labels == ()

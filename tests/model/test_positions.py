@@ -1,5 +1,7 @@
 """Positions resampled in the model equal the libraries' own resampling, for every image of a mixed batch."""
 
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,19 +9,20 @@ import torch.nn.functional as F
 from model.manifest import PositionInterpolation
 from model.positions import PositionEmbedding
 
+KINDS = get_args(PositionInterpolation)
 GRIDS = [(14, 14), (7, 10), (1, 1), (24, 24), (1, 30), (16, 9), (37, 5), (28, 28)]
 
 
 def reference(table: torch.Tensor, native: tuple[int, int], grid: tuple[int, int], kind: str) -> torch.Tensor:
     image = table.view(1, *native, -1).permute(0, 3, 1, 2)
-    if kind == "bilinear-align-corners":
-        resampled = F.interpolate(image, size=grid, mode="bilinear", align_corners=True)
+    if kind.endswith("align-corners"):
+        resampled = F.interpolate(image, size=grid, mode=kind.split("-", maxsplit=1)[0], align_corners=True)
     else:
         resampled = F.interpolate(image, size=grid, mode="bicubic", antialias=kind.endswith("antialias"))
     return resampled.flatten(2).squeeze(0).T
 
 
-@pytest.mark.parametrize("interpolation", ["bicubic", "bicubic-antialias", "bilinear-align-corners"])
+@pytest.mark.parametrize("interpolation", KINDS)
 @pytest.mark.parametrize("native", [(14, 14), (7, 7), (16, 12), (1, 1)])
 def test_equals_torch_for_every_grid_of_a_mixed_batch(
     interpolation: PositionInterpolation, native: tuple[int, int]
@@ -35,7 +38,7 @@ def test_equals_torch_for_every_grid_of_a_mixed_batch(
         torch.testing.assert_close(row[: grid[0] * grid[1]], expected, atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("interpolation", ["bicubic", "bicubic-antialias", "bilinear-align-corners"])
+@pytest.mark.parametrize("interpolation", KINDS)
 @pytest.mark.parametrize("native", [(14, 14), (7, 9), (37, 37)])
 def test_the_native_grid_is_the_table_itself(interpolation: PositionInterpolation, native: tuple[int, int]) -> None:
     positions = PositionEmbedding(native, 16, interpolation)

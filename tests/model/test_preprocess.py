@@ -341,6 +341,22 @@ def test_squash_and_aspect_are_plain_resizes_of_the_whole_image() -> None:
 
 
 # --- patches --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("size", SIZES)
+def test_squash_may_keep_the_centre_of_a_larger_square(size: tuple[int, int]) -> None:
+    image = textured(*size)
+    spec = Preprocessing(16, (14, 14), 196, "squash", 256)
+    theirs = image.resize((256, 256), Image.Resampling.BICUBIC).crop((16, 16, 240, 240))
+    assert agree(resize(image, spec, (14, 14)), theirs)
+
+
+def test_half_a_pixel_off_the_centre_goes_where_the_source_puts_it() -> None:
+    image = textured(910, 448)  # 455 pixels wide when 224 high: 115.5 on the left of the crop
+    whole = image.resize((455, 224), Image.Resampling.BICUBIC)
+    for mode, left in (("crop", 116), ("crop-floor", 115)):
+        spec = Preprocessing(16, (14, 14), 196, mode, 224)  # type: ignore[arg-type]
+        assert agree(resize(image, spec, (14, 14)), whole.crop((left, 0, left + 224, 224)))
+
+
 @pytest.mark.parametrize(("rows", "columns", "side"), [(1, 1, 1), (2, 3, 4), (3, 2, 5), (1, 7, 2)])
 def test_patches_are_in_row_column_channel_order(rows: int, columns: int, side: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (rows * side, columns * side, 3), dtype=np.uint8)

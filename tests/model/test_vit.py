@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from model.vit import VisionTransformer, decode_variant, matmul_attention
+from model.attention import matmul_attention
+from model.vit import PatchEmbedding, VisionTransformer, decode_variant
 
 
 def parameters(variant: str) -> int:
@@ -90,5 +91,6 @@ def test_the_grid_matters(model: VisionTransformer) -> None:
 def test_patch_embedding_normalises_pixels(model: VisionTransformer) -> None:
     patches = random_patches(5)[None]
     pixels = (patches.double() / 255 - 0.5) / 0.5
+    assert isinstance(model.embedding, PatchEmbedding)
     expected = pixels @ model.embedding.project.weight.double().T + model.embedding.project.bias.double()
-    torch.testing.assert_close(model.embedding(patches).double(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.embedding(patches, torch.tensor([(1, 5)])).double(), expected, atol=1e-5, rtol=0)

@@ -19,7 +19,9 @@ DESCRIPTION = Description(("a", "b"), "tiny", "1.2", "two letters", "MIT", "trai
 
 def small_model() -> VisionTransformer:
     config, spec = decode_variant("Femto/7", classes=2)
-    return VisionTransformer(replace(config, depth=1, position_interpolation="bicubic-antialias"), spec).eval()
+    return VisionTransformer(
+        replace(config, depth=1, position_interpolation="bicubic-antialias", registers=2, layer_scale=True), spec
+    ).eval()
 
 
 @pytest.fixture

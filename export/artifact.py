@@ -1,0 +1,119 @@
+"""From a model in memory to an artifact that is proven before it is put in place."""
+
+import importlib.metadata
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from rich.console import Console
+
+from export import verify
+from export.graph import ExportError, Opset, build_graph
+from export.sources.source import Source
+from export.verify import Difference
+from model.manifest import Manifest, Precision
+from model.vit import VisionTransformer
+
+_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+# The batches of `verify.cases` that a quick check runs: the native grid, other shapes, padding beside a longer image.
+_QUICK = ("native", "wide", "tall", "mixed native, one patch")
+
+
+def make_manifest(source: Source, precision: Precision) -> Manifest:
+    """The manifest of an artifact made from `source` by this process.
+
+    Raises:
+        ManifestError: when a field of the source is not allowed in a manifest.
+    """
+    command = shlex.join(["python", "-m", "export.to_onnx", *sys.argv[1:]])
+    libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    manifest = Manifest(
+        name=source.description.name,
+        version=source.description.version,
+        description=source.description.description,
+        labels=source.description.labels,
+        preprocessing=source.model.preprocessing,
+        position_interpolation=source.model.config.position_interpolation,
+        mixed_grids=source.model.config.mixed_grids,
+        precision=precision,
+        accuracy=source.description.accuracy,
+        provenance=replace(source.provenance, libraries=libraries, command=command),
+    )
+    return Manifest.from_json(manifest.to_json())
+
+
+def export(
+    source: Source, manifest: Manifest, output: Path, opset: Opset, console: Console, *, quick: bool = False
+) -> list[Difference]:
+    """Write the artifact, verify it, and put it in place only when it passed.
+
+    Args:
+        source: the model.
+        manifest: what the artifact says of itself.
+        output: the file to write.
+        opset: of the graph.
+        console: where progress is shown.
+        quick: compare a few batches of usual size, and none of many times the native patches.
+
+    Returns:
+        The differences to PyTorch, one a case; if any did not pass, `output` was not written.
+
+    Raises:
+        ExportError: when the model cannot be stored in one file, or the file is not a valid model.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        with step(console, "trace the graph"):
+            graph = build_graph(source.model, manifest, opset)
+        with step(console, f"write {output.name}"):
+            ir.save(graph, partial)
+        del graph  # as large as the weights
+        with step(console, "check the structure"):
+            _check(partial)
+        differences = _compare(partial, source.model, manifest, console, quick=quick)
+        if all(difference.passed for difference in differences):
+            partial.replace(output)
+        return differences
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check(path: Path) -> None:
+    try:
+        verify.check_structure(path)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the exported file is not a valid model: {error}") from None
+
+
+def _compare(
+    path: Path, model: VisionTransformer, manifest: Manifest, console: Console, *, quick: bool
+) -> list[Difference]:
+    with step(console, "open it in ONNX Runtime"):
+        session = verify.open_session(path)
+    batches = verify.cases(manifest.preprocessing, mixed_grids=manifest.mixed_grids)
+    if quick:
+        batches = tuple(case for case in batches if case.name in _QUICK)
+    results = verify.compare(session, model, manifest.precision, batches)
+    differences = []
+    for number, case in enumerate(batches, 1):
+        with step(console, f"compare with PyTorch {number}/{len(batches)}: {case.name}"):
+            differences.append(next(results))
+    return differences
+
+
+@contextmanager
+def step(console: Console, name: str) -> Iterator[None]:
+    """Show a step while it runs; a step over two seconds leaves a line with its time."""
+    started = time.monotonic()
+    with console.status(name):
+        yield
+    elapsed_s = time.monotonic() - started
+    if elapsed_s > 2:
+        console.print(f"{name}: {elapsed_s:.1f} s")

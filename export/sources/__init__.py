@@ -1,0 +1,1 @@
+"""Where checkpoints come from: files, folders, the Hugging Face hub, torchvision."""

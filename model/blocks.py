@@ -1,0 +1,138 @@
+"""The transformer block in the layouts that published families use.
+
+Axes: `B` images, `T` tokens (padded), `D` width, `M` hidden size of the MLP.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from model.architecture import Activation, ViTConfig
+from model.attention import Attention, DifferentialAttention
+from model.norms import make_norm
+
+
+class QuickGelu(nn.Module):
+    """OpenAI's approximation of GELU, `x * sigmoid(1.702 x)` (CLIP)."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Any shape to the same."""
+        return values * torch.sigmoid(1.702 * values)
+
+
+class Gate(nn.Module):
+    """Multiply one half of the values by the activation of the other ("GLU Variants", Shazeer 2020)."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`[..., 2*M]`, the gate first, to `[..., M]`."""
+        gate, value = values.chunk(2, dim=-1)
+        gated: Tensor = self.activation(gate) * value
+        return gated
+
+
+_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu-tanh": partial(nn.GELU, approximate="tanh"),
+    "quick-gelu": QuickGelu,
+    "silu": nn.SiLU,
+}
+
+
+def make_mlp(config: ViTConfig, *, inner_norm: bool = False) -> nn.Sequential:
+    """Two linear layers and what is between them, `[..., D]` to `[..., D]`."""
+    activation = _ACTIVATIONS[config.activation]()
+    if config.gated_mlp:
+        activation = Gate(activation)
+    if inner_norm:
+        activation = nn.Sequential(activation, make_norm(config, config.mlp_dim))
+    hidden = config.mlp_dim * (2 if config.gated_mlp else 1)
+    return nn.Sequential(nn.Linear(config.width, hidden), activation, nn.Linear(config.mlp_dim, config.width))
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel ("Going deeper with Image Transformers", Touvron et al. 2021)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((width,), 1e-5))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`[..., D]` to the same."""
+        return tokens * self.factor
+
+
+class Block(nn.Module):
+    """Equations 2 and 3: pre-norm attention and MLP, each with a residual."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.norm1 = make_norm(config, config.width)
+        self.attention = DifferentialAttention(config) if config.attention == "differential" else Attention(config)
+        self.scale1 = LayerScale(config.width) if config.layer_scale else nn.Identity()
+        self.norm2 = make_norm(config, config.width)
+        self.mlp = make_mlp(config, inner_norm=config.inner_norm)
+        self.scale2 = LayerScale(config.width) if config.layer_scale else nn.Identity()
+
+    def attend(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """The branch of attention."""
+        attended: Tensor = self.scale1(self.attention(self.norm1(tokens), lengths))
+        return attended
+
+    def transform(self, tokens: Tensor) -> Tensor:
+        """The branch of the MLP."""
+        transformed: Tensor = self.scale2(self.mlp(self.norm2(tokens)))
+        return transformed
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`."""
+        tokens = tokens + self.attend(tokens, lengths)
+        return tokens + self.transform(tokens)
+
+
+class PostNormBlock(Block):
+    """The norms come after the branches ("Swin Transformer V2", Liu et al. 2021, section 3.2)."""
+
+    def attend(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """The branch of attention."""
+        attended: Tensor = self.scale1(self.norm1(self.attention(tokens, lengths)))
+        return attended
+
+    def transform(self, tokens: Tensor) -> Tensor:
+        """The branch of the MLP."""
+        transformed: Tensor = self.scale2(self.norm2(self.mlp(tokens)))
+        return transformed
+
+
+class ParallelBlock(Block):
+    """Attention and MLP read the same tokens ("Scaling Vision Transformers to 22 Billion Parameters", 2023)."""
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`."""
+        return tokens + self.attend(tokens, lengths) + self.transform(tokens)
+
+
+class BranchedBlock(nn.Module):
+    """Several attentions side by side, then as many MLPs ("Three things everyone should know", Touvron et al. 2022)."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(Block(config) for _ in range(config.branches))
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`."""
+        branches = [branch for branch in self.branches if isinstance(branch, Block)]
+        tokens = tokens + torch.stack([branch.attend(tokens, lengths) for branch in branches]).sum(0)
+        return tokens + torch.stack([branch.transform(tokens) for branch in branches]).sum(0)
+
+
+def make_block(config: ViTConfig) -> nn.Module:
+    """One block of this architecture."""
+    if config.branches > 1:
+        return BranchedBlock(config)
+    return {"sequential": Block, "post-norm": PostNormBlock, "parallel": ParallelBlock}[config.block](config)
