@@ -8,16 +8,15 @@ finds the artifact in the cache. Recorded runs are in docs/performance.md.
 """
 
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 from hub_server import Hub, running_hub
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from benchmarks.startup import free_port, is_ready
+from benchmarks.startup import start_once
+
+MODEL = "hf:org/vit-b-16"
 
 
 def make_repository(folder: Path) -> dict[str, bytes]:
@@ -27,30 +26,14 @@ def make_repository(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def seconds_to_ready(environment: dict[str, str]) -> float:
-    """Start the service, wait until it is ready, stop it."""
-    port = free_port()
-    program = str(Path(sys.executable).with_name("patchserve"))
-    command = [program, "serve", "hf:org/vit-b-16", "--port", str(port), "--log-level", "error"]
-    started = time.perf_counter()
-    with subprocess.Popen(command, env=environment) as process:
-        while not is_ready(port):
-            if process.poll() is not None:
-                raise SystemExit("the service did not start")
-            time.sleep(0.05)
-        ready_s = time.perf_counter() - started
-        process.terminate()
-    return ready_s
-
-
 def main() -> None:
     """Time the first start and the second."""
     with tempfile.TemporaryDirectory() as folder:
         repository = make_repository(Path(folder) / "repository")
         cache = {"HF_HOME": f"{folder}/hub", "PATCHSERVE_CACHE_DIR": f"{folder}/artifacts"}
         with running_hub(Hub({"org/vit-b-16": repository})) as hub:
-            first_s = seconds_to_ready(os.environ | cache | {"HF_ENDPOINT": hub.endpoint})
-        second_s = seconds_to_ready(os.environ | cache | {"HF_HUB_OFFLINE": "1"})
+            first_s, _ = start_once(MODEL, os.environ | cache | {"HF_ENDPOINT": hub.endpoint}, output=None)
+        second_s, _ = start_once(MODEL, os.environ | cache | {"HF_HUB_OFFLINE": "1"}, output=None)
     print(f"first start {first_s:.1f} s, second start {second_s:.1f} s")
 
 

@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -45,13 +46,15 @@ def resident_mb(pid: int) -> float:
     return int(found[1]) * 1024 / 1e6 if found else float("nan")
 
 
-def start_once(model: Path | None) -> tuple[float, float]:
-    """(seconds to ready, resident megabytes) of one start."""
+def start_once(
+    model: str | Path | None, environment: Mapping[str, str] | None = None, output: int | None = subprocess.DEVNULL
+) -> tuple[float, float]:
+    """(seconds to ready, resident megabytes) of one start; `output` None shows what the service prints."""
     port = free_port()
     program = str(Path(sys.executable).with_name("patchserve"))
     command = [program, "serve", *([str(model)] if model else []), "--port", str(port), "--drain-delay-s", "0"]
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
         while not is_ready(port):
             if process.poll() is not None:
                 raise SystemExit("the service did not start")

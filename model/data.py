@@ -69,6 +69,33 @@ def _read_idx(path: Path, header_bytes: int) -> NDArray[np.uint8]:
     return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header_bytes).copy()
 
 
+def class_files(root: Path, labels: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
+    """The labels of a folder of one folder a class, and its image files with the index of their label.
+
+    Args:
+        root: folder of one folder a class.
+        labels: classes in logit order; default the folder names, sorted.
+
+    Raises:
+        DataError: when there is no class folder, or one that is not in `labels`.
+    """
+    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    if not folders:
+        raise DataError(f"{root}: expected a folder with one sub-folder of images for each class")
+    names = labels or tuple(folder.name for folder in folders)
+    if unknown := [folder.name for folder in folders if folder.name not in names]:
+        raise DataError(
+            f"{root}: expected one sub-folder of images for each class, but "
+            f"classes {unknown} are not among the {len(names)} labels"
+        )
+    return names, [
+        (path, names.index(folder.name))
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    ]
+
+
 def load_class_folders(root: Path, side: int, labels: tuple[str, ...] | None = None) -> LabelledImages:
     """Read `root/CLASS/IMAGE`; each image is squashed to the working size, unreadable ones are listed in `skipped`.
 
@@ -80,18 +107,7 @@ def load_class_folders(root: Path, side: int, labels: tuple[str, ...] | None = N
     Raises:
         DataError: when there is no class folder, no readable image, or a folder that is not in `labels`.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    if not folders:
-        raise DataError(f"{root}: expected a folder with one sub-folder of images for each class")
-    names = labels or tuple(folder.name for folder in folders)
-    if unknown := [folder.name for folder in folders if folder.name not in names]:
-        raise DataError(f"{root}: classes {unknown} are not among the {len(names)} labels")
-    files = [
-        (path, names.index(folder.name))
-        for folder in folders
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    names, files = class_files(root, labels)
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(lambda item: _read_image(item[0], side), files))
     read = [(pixels, target) for pixels, (_, target) in zip(results, files, strict=True) if not isinstance(pixels, str)]

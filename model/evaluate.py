@@ -25,7 +25,7 @@ from rich.progress import track
 
 from model.checkpoints import native
 from model.checkpoints.loading import CheckpointError
-from model.data import FASHION_MNIST_PATH, IMAGE_SUFFIXES, DataError, load_fashion_mnist
+from model.data import FASHION_MNIST_PATH, DataError, class_files, load_fashion_mnist
 from model.headers import ImageError, ImageLimits
 from model.manifest import Accuracy
 from model.preprocess import PatchSequence, preprocess
@@ -76,15 +76,7 @@ def folder_files(root: Path, labels: tuple[str, ...]) -> list[LabelledFile]:
     Raises:
         DataError: for a folder that is not a label, or when nothing is there.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    if not folders or any(folder.name not in labels for folder in folders):
-        raise DataError(f"{root}: expected one sub-folder of images for each class, named as in {list(labels)[:5]} ...")
-    return [
-        LabelledFile(path.read_bytes(), labels.index(folder.name))
-        for folder in folders
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    return [LabelledFile(path.read_bytes(), target) for path, target in class_files(root, labels)[1]]
 
 
 @torch.inference_mode()

@@ -50,6 +50,10 @@ class Recipe:
     max_gradient_norm: float = 1.0
     seed: int = 0
 
+    def steps(self, images: int) -> int:
+        """Steps of one epoch over so many images; what does not fill a batch waits for another epoch's order."""
+        return max(1, images // self.batch)
+
 
 @dataclass(slots=True)
 class Run:
@@ -114,7 +118,7 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 
 def train_epoch(run: Run, data: LabelledImages, recipe: Recipe, augmentation: Augmentation) -> Iterator[float]:
     """Train one epoch; yields the loss of each step."""
-    steps = max(1, len(data) // recipe.batch)
+    steps = recipe.steps(len(data))
     if run.epoch >= round((1 - recipe.calm_share) * recipe.epochs):
         augmentation = calm(augmentation)
     order = torch.randperm(len(data), generator=run.generator)
@@ -188,8 +192,7 @@ def train(
         while run.epoch < recipe.epochs:
             started = time.monotonic()
             losses = []
-            steps = max(1, len(data) // recipe.batch)
-            task = progress.add_task(f"epoch {run.epoch + 1}/{recipe.epochs}", total=steps)
+            task = progress.add_task(f"epoch {run.epoch + 1}/{recipe.epochs}", total=recipe.steps(len(data)))
             for loss in train_epoch(run, data, recipe, augmentation):
                 losses.append(loss)
                 progress.update(task, advance=1)

@@ -8,6 +8,7 @@ Axes: `B` images, `N` patches (padded), `T` = 1 + N tokens, `D` width, `H` heads
 """
 
 import re
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +64,7 @@ def decode_variant(name: str, *, image_size: int | None = None, classes: int = 1
         resize="crop",
         resize_to=round(side / 0.875),  # 256 for 224: the usual evaluation transform
     )
-    config = ViTConfig(architecture.width, architecture.depth, architecture.heads, architecture.mlp_dim, classes)
-    return config, preprocessing
+    return replace(architecture, classes=classes), preprocessing
 
 
 class PatchEmbedding(nn.Module):
