@@ -63,6 +63,7 @@ def preprocess(
     max_patches: int | None = None,
     exact: bool = False,
     header: ImageHeader | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> PatchSequence:
     """Turn the bytes of an image file into patches.
 
@@ -73,6 +74,7 @@ def preprocess(
         max_patches: a budget below the model's own.
         exact: decode a JPEG at full size even if a reduced one is enough.
         header: the result of `read_header`, if it is known already.
+        out: where the patches go, see `patchify`.
 
     Raises:
         ImageError: if the image is refused or cannot be decoded.
@@ -80,7 +82,7 @@ def preprocess(
     header = header or read_header(data, limits)
     grid = choose_grid(*header.upright_size, spec, max_patches)
     image = decode_for_grid(data, header, spec, grid, exact=exact)
-    return cut(image, header, spec, grid)
+    return cut(image, header, spec, grid, out)
 
 
 def decode_for_grid(
@@ -95,10 +97,16 @@ def decode_for_grid(
     return decode(data, header, at_least=at_least, background=spec.background)
 
 
-def cut(image: Image.Image, header: ImageHeader, spec: Preprocessing, grid: tuple[int, int]) -> PatchSequence:
-    """Resize a decoded image and cut it into the patches of its grid."""
+def cut(
+    image: Image.Image,
+    header: ImageHeader,
+    spec: Preprocessing,
+    grid: tuple[int, int],
+    out: NDArray[np.uint8] | None = None,
+) -> PatchSequence:
+    """Resize a decoded image and cut it into the patches of its grid, written into `out` if given: see `patchify`."""
     pixels = resize(image, spec, grid, region(header, image.size))
-    return PatchSequence(patchify(pixels, spec.patch_size), grid, *header.upright_size, header.format)
+    return PatchSequence(patchify(pixels, spec.patch_size, out), grid, *header.upright_size, header.format)
 
 
 # --- geometry -------------------------------------------------------------------------------------------------------
@@ -302,9 +310,27 @@ def resize(
     return np.asarray(image.resize((wide, high), _FILTERS[spec.interpolation], source))
 
 
-def patchify(pixels: NDArray[np.uint8], patch_size: int) -> NDArray[np.uint8]:
-    """Cut [H, W, C] into patches: uint8 [N, P*P*C], C-contiguous, one copy; H and W are multiples of P."""
+def patchify(pixels: NDArray[np.uint8], patch_size: int, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Cut [H, W, C] into patches, one copy; H and W are multiples of P.
+
+    Args:
+        pixels: uint8 [H, W, C].
+        patch_size: P.
+        out: uint8 [N, P*P*C], C-contiguous, such as the image's place in a batch; a new array by default.
+
+    Returns:
+        `out`, filled.
+
+    Raises:
+        ValueError: if `out` has another shape or layout.
+        TypeError: if it is not of bytes.
+    """
     height, width, channels = pixels.shape
     rows, columns = height // patch_size, width // patch_size
+    shape = rows * columns, patch_size * patch_size * channels
+    out = np.empty(shape, np.uint8) if out is None else out
+    if out.shape != shape or not out.flags.c_contiguous:
+        raise ValueError(f"out must be a C-contiguous array of shape {shape}")
     tiles = pixels.reshape(rows, patch_size, columns, patch_size, channels)
-    return tiles.swapaxes(1, 2).reshape(rows * columns, patch_size * patch_size * channels)
+    np.copyto(out.reshape(rows, columns, patch_size, patch_size, channels), tiles.swapaxes(1, 2), casting="no")
+    return out

@@ -376,6 +376,33 @@ def test_patches_are_in_row_column_channel_order(rows: int, columns: int, side: 
     assert patches.dtype == np.uint8
 
 
+@pytest.mark.parametrize("name", SPECS)
+def test_patches_are_written_into_a_given_place_and_nowhere_else(name: str) -> None:
+    spec, data = SPECS[name], encode(picture(60, 40), "PNG")
+    alone = preprocess(data, spec, LIMITS)
+    batch = np.full((3, len(alone.patches) + 5, spec.patch_dim), 7, np.uint8)
+    sequence = preprocess(data, spec, LIMITS, out=batch[1, : len(alone.patches)])
+    assert np.shares_memory(sequence.patches, batch)
+    assert np.array_equal(batch[1, : len(alone.patches)], alone.patches)
+    batch[1, : len(alone.patches)] = 7
+    assert (batch == 7).all()
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.empty((7, 12), np.uint8),
+        np.empty((1, 12), np.uint8),
+        np.empty((6, 13), np.uint8),
+        np.empty((6, 24), np.uint8)[:, ::2],
+        np.empty((6, 12), np.float32),
+    ],
+)
+def test_a_place_of_another_shape_layout_or_type_is_refused(out: NDArray[Any]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        patchify(np.zeros((4, 6, 3), np.uint8), 2, out)
+
+
 # --- EXIF orientation -----------------------------------------------------------------------------------------------
 # What a stored image must be turned by so that it stands upright again, undone: the stored form of an upright image.
 STORED = {
