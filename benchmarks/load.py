@@ -1,7 +1,7 @@
 """Load the running service over HTTP, and compare it with the same engine and preprocessing called in a loop.
 
-    python benchmarks/load.py vit-ti-16.onnx --connections 32
-    python benchmarks/load.py vit-ti-16.onnx --rate 25
+    python -m benchmarks.load vit-ti-16.onnx --connections 32
+    python -m benchmarks.load vit-ti-16.onnx --rate 25
 
 A closed loop keeps `--connections` requests in flight; an open loop (`--rate`) sends at constant intervals whatever the
 answers do, so that a slow answer cannot slow the load down (no coordinated omission: latency counts from the moment a
@@ -15,60 +15,46 @@ import json
 import os
 import re
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from PIL import Image
 
+from benchmarks.images import make_jpegs
+from benchmarks.served import service
 from model.headers import ImageLimits
 from model.preprocess import PatchSequence, preprocess
 from service.batching import assemble
 from service.engine import Engine
 from service.settings import EngineSettings, Settings
 
-_READY = re.compile(r"patchserve listens on http://([^:]+):(\d+)")
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run of load against the service."""
+    """One run of load against the service.
 
-    requests_per_s: float  # answered with 200
+    Attributes:
+        requests_per_s: answered with 200.
+        latencies_s: of each answer.
+        statuses: how many answers of each.
+        answered: which of the requests, by index, got a 200.
+        lateness_s: open loop only, how late each request was sent: of this program, not of the service.
+    """
+
+    requests_per_s: float
     latencies_s: list[float]
     statuses: dict[int, int]
+    answered: list[int] = field(default_factory=list)
+    lateness_s: list[float] = field(default_factory=list)
 
     def percentile_ms(self, share: float) -> float:
         """Latency that this share of the requests stayed below, milliseconds."""
         return 1000 * float(np.quantile(self.latencies_s, share)) if self.latencies_s else float("nan")
-
-
-def make_jpegs(width: int, height: int, count: int = 8) -> list[bytes]:
-    """Noise of several scales: compresses like a photograph, unlike flat colour or white noise."""
-    draw = np.random.default_rng(0)
-    files = []
-    for _ in range(count):
-        layers = [
-            np.asarray(
-                Image.fromarray(draw.integers(0, 256, (max(1, height // scale), max(1, width // scale), 3), np.uint8))
-                .resize((width, height), Image.Resampling.BICUBIC)
-            ) * weight
-            for scale, weight in ((64, 0.5), (16, 0.3), (4, 0.15), (1, 0.05))
-        ]  # fmt: skip
-        buffer = BytesIO()
-        Image.fromarray(np.sum(layers, axis=0).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
-        files.append(buffer.getvalue())
-    return files
 
 
 def ceiling(engine: Engine, files: list[bytes], seconds: float, settings: Settings) -> float:
@@ -93,24 +79,6 @@ def ceiling(engine: Engine, files: list[bytes], seconds: float, settings: Settin
         return answered / (time.perf_counter() - started)
 
 
-@contextmanager
-def service(model: Path | None, options: list[str]) -> Iterator[tuple[str, int]]:
-    """`patchserve serve` in a process of its own, ready; yields host and port."""
-    program = str(Path(sys.executable).with_name("patchserve"))
-    command = [program, "serve", *([str(model)] if model else []), "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        for line in process.stdout or ():
-            if found := _READY.search(line):
-                break
-        else:
-            raise SystemExit("the service did not start")
-        try:
-            yield found[1], int(found[2])
-        finally:
-            process.terminate()
-            process.communicate(timeout=30)
-
-
 def request_of(image: bytes, host: str) -> bytes:
     """A whole HTTP/1.1 request with a raw JPEG body."""
     head = (
@@ -132,30 +100,33 @@ async def closed_loop(host: str, port: int, requests: list[bytes], connections: 
     """Keep `connections` requests in flight; the first tenth of the time is warm-up and not counted."""
     latencies: list[float] = []
     statuses: dict[int, int] = {}
+    answered: list[int] = []
     begin = time.perf_counter() + seconds / 10
     end = begin + seconds
 
     async def connection(offset: int) -> None:
         reader, writer = await asyncio.open_connection(host, port)
-        for request in islice(cycle(requests), offset, None):
+        for index in islice(cycle(range(len(requests))), offset % len(requests), None):
             sent = time.perf_counter()
             if sent > end:
                 break
-            status = await exchange(reader, writer, request)
+            status = await exchange(reader, writer, requests[index])
             done = time.perf_counter()
             if begin <= done <= end:
                 latencies.append(done - sent)
                 statuses[status] = statuses.get(status, 0) + 1
+                answered.extend([index] if status == 200 else [])
         writer.close()
 
     await asyncio.gather(*(connection(index) for index in range(connections)))
-    return Measured(statuses.get(200, 0) / seconds, latencies, statuses)
+    return Measured(len(answered) / seconds, latencies, statuses, answered)
 
 
 async def open_loop(host: str, port: int, requests: list[bytes], rate: float, seconds: float) -> Measured:
     """Send `rate` requests per second at constant intervals; latency counts from when a request was due."""
     latencies: list[float] = []
     statuses: dict[int, int] = {}
+    lateness: list[float] = []
     idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def one(due: float, request: bytes) -> None:
@@ -170,11 +141,12 @@ async def open_loop(host: str, port: int, requests: list[bytes], rate: float, se
         for index, request in enumerate(islice(cycle(requests), round(rate * seconds))):
             due = started + index / rate
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            lateness.append(time.perf_counter() - due)
             tasks.create_task(one(due, request))
     elapsed_s = time.perf_counter() - started
     for _, writer in idle:
         writer.close()
-    return Measured(statuses.get(200, 0) / elapsed_s, latencies, statuses)
+    return Measured(statuses.get(200, 0) / elapsed_s, latencies, statuses, lateness_s=lateness)
 
 
 def command(
