@@ -3,6 +3,8 @@
 Pure and synchronous, owned by the event loop's thread; the clock's readings are arguments. Work is counted from its
 reservation to its answer. Two rates are learnt from finished work: patches a second of the engine and images a second
 of one decode thread.
+
+When several processes share one engine, each has an admission of its own; what they hold together is in the ledger.
 """
 
 import math
@@ -16,7 +18,21 @@ from service.settings import AdmissionSettings
 _MAX_RETRY_S = 60
 
 
-class Rate:
+class Speed:
+    """Units a second; this one is not known."""
+
+    @property
+    def per_s(self) -> float:
+        """Units a second; 0 while nothing is known."""
+        return 0.0
+
+    def time_for(self, units: float) -> float:
+        """Seconds that `units` take; 0 while nothing is known."""
+        per_s = self.per_s
+        return units / per_s if per_s > 0 else 0.0
+
+
+class Rate(Speed):
     """Units a second as a moving average, weighted by the time that the units took.
 
     Args:
@@ -39,9 +55,31 @@ class Rate:
         """Units a second; 0 while nothing is known."""
         return self._units / self._seconds if self._seconds > 0 else 0.0
 
-    def time_for(self, units: float) -> float:
-        """Seconds that `units` take; 0 while nothing is known."""
-        return units / self.per_s if self.per_s > 0 else 0.0
+
+class Ledger:
+    """What is accepted and not yet answered: here and, in `all_`, with the other processes of the service."""
+
+    def __init__(self) -> None:
+        self.queue_patches = 0
+        self.upload_bytes = 0
+
+    @property
+    def all_queue_patches(self) -> int:
+        """Patches before the engine."""
+        return self.queue_patches
+
+    @property
+    def all_upload_bytes(self) -> int:
+        """Bytes of uploads in memory."""
+        return self.upload_bytes
+
+    def add_patches(self, count: int) -> None:
+        """Count patches in, or out when negative."""
+        self.queue_patches += count
+
+    def add_bytes(self, count: int) -> None:
+        """Count bytes of uploads in, or out when negative."""
+        self.upload_bytes += count
 
 
 class Admission:
@@ -49,19 +87,27 @@ class Admission:
 
     Args:
         settings: the bounds.
-        decode_threads: images decoded at a time.
+        decode_threads: images decoded at a time in this process.
+        engine_speed: patches a second.
+        ledger: what all processes of the service hold.
         jitter: a number from 0 to 1, new at each call; spreads the retries of refused clients.
     """
 
-    def __init__(self, settings: AdmissionSettings, decode_threads: int, jitter: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        settings: AdmissionSettings,
+        decode_threads: int,
+        engine_speed: Speed,
+        ledger: Ledger | None = None,
+        jitter: random.Random | None = None,
+    ) -> None:
         self._settings = settings
         self._decode_threads = decode_threads
+        self._engine_speed = engine_speed
         self._jitter = jitter or random.Random()  # noqa: S311 - not a secret
-        self.engine_rate = Rate()  # patches a second
+        self.ledger = ledger or Ledger()
         self.decode_rate = Rate()  # images a second of one thread
-        self.queue_patches = 0
         self.undecoded_images = 0
-        self.upload_bytes = 0
 
     def check_open(self) -> None:
         """Refuse before a body is read when nothing more could be accepted anyway.
@@ -69,9 +115,9 @@ class Admission:
         Raises:
             Overloaded: if the queue or the upload memory is full.
         """
-        full = self.queue_patches >= self._settings.max_queue_patches
-        if full or self.upload_bytes >= self._settings.max_upload_memory_bytes:
-            raise self._refusal()
+        full = self.ledger.all_queue_patches >= self._settings.max_queue_patches
+        if full or self.ledger.all_upload_bytes >= self._settings.max_upload_memory_bytes:
+            raise self.refusal()
 
     @contextmanager
     def reserve(self, patches: int, now_s: float, deadline_s: float) -> Iterator[None]:
@@ -80,14 +126,14 @@ class Admission:
         Raises:
             Overloaded: if the queue is full, or if the image could not be answered before its deadline.
         """
-        over = self.queue_patches + patches > self._settings.max_queue_patches
+        over = self.ledger.all_queue_patches + patches > self._settings.max_queue_patches
         if over or now_s + self.predicted_wait_s() > deadline_s:
-            raise self._refusal()
-        self.queue_patches += patches
+            raise self.refusal()
+        self.ledger.add_patches(patches)
         try:
             yield
         finally:
-            self.queue_patches -= patches
+            self.ledger.add_patches(-patches)
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
@@ -105,7 +151,7 @@ class Admission:
         try:
             yield memory
         finally:
-            self.upload_bytes -= memory.taken
+            self.ledger.add_bytes(-memory.taken)
 
     def take_upload(self, count: int) -> None:
         """Count `count` more bytes of uploads.
@@ -113,16 +159,17 @@ class Admission:
         Raises:
             Overloaded: if that is more than may be held.
         """
-        if self.upload_bytes + count > self._settings.max_upload_memory_bytes:
-            raise self._refusal()
-        self.upload_bytes += count
+        if self.ledger.all_upload_bytes + count > self._settings.max_upload_memory_bytes:
+            raise self.refusal()
+        self.ledger.add_bytes(count)
 
     def predicted_wait_s(self) -> float:
         """How long the work accepted so far will take; an empty house never refuses, so a rate is always learnt."""
         decode_s = self.decode_rate.time_for(self.undecoded_images) / self._decode_threads
-        return max(self.engine_rate.time_for(self.queue_patches), decode_s)
+        return max(self._engine_speed.time_for(self.ledger.all_queue_patches), decode_s)
 
-    def _refusal(self) -> Overloaded:
+    def refusal(self) -> Overloaded:
+        """The answer to what is not accepted, with the time after which to try again."""
         spread = 1.0 + 0.5 * self._jitter.random()
         return Overloaded(
             min(_MAX_RETRY_S, max(1, math.ceil(self.predicted_wait_s() * spread))), self._settings.overload_status

@@ -2,24 +2,25 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 from structlog.typing import FilteringBoundLogger
 
-from service.admission import Admission
+from service.admission import Admission, Ledger, Rate, Speed
 from service.batching import BatchLimits
 from service.classify import Classifier, classify_router
-from service.engine import Engine
+from service.engine import Engine, Model
 from service.errors import StartError
 from service.lifecycle import Lifecycle, Phase
 from service.logs import open_log, standard_error
 from service.metrics import Metrics
-from service.observers import Observer
-from service.pipeline import Pipeline, warm_up_decoders
+from service.observers import DecodeObserver, EngineObserver
+from service.pipeline import LocalMemory, PatchMemory, Pipeline, Queue, warm_up_decoders
 from service.problems import install_handlers
 from service.routes import information_router
 from service.runner import BatchRunner
@@ -36,7 +37,7 @@ def create_app(
     log: FilteringBoundLogger | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
-    """Load the model and put the service together around it.
+    """Load the model and put the service together around it, all in this process.
 
     Args:
         settings: everything that can be chosen.
@@ -48,46 +49,109 @@ def create_app(
     Raises:
         StartError: if the model, the provider or the settings cannot serve.
     """
-    lifecycle = lifecycle or Lifecycle()
     log = log or open_log(settings, standard_error(), is_terminal=False)
-    engine = engine or Engine(settings)
-    _check_budgets(settings, engine)
-    engine.warm_up()
-    warm_up_decoders(engine.model.manifest.preprocessing, settings)
+    engine = open_engine(settings, engine)
+    metrics, rate, runner = Metrics(), Rate(), BatchRunner(engine, clock)
+    scheduler = Scheduler(runner.run, batch_limits(settings, engine.model), clock, EngineObserver(metrics, rate, log))
+    metrics.watch("engine_patches_per_second", "Speed of the engine, moving average", lambda: rate.per_s)
 
-    metrics = Metrics()
+    async def close() -> None:
+        await scheduler.close()
+        runner.close()
+
+    backend = Backend(
+        model=engine.model,
+        queue=scheduler,
+        memory=LocalMemory(engine.model.manifest.preprocessing.patch_dim),
+        speed=rate,
+        ledger=Ledger(),
+        open=_nothing,
+        close=close,
+    )
+    return assemble_app(settings, backend, metrics, lifecycle or Lifecycle(), log, clock)
+
+
+async def _nothing() -> None:
+    """An engine in this process needs no connection."""
+
+
+def open_engine(settings: Settings, engine: Engine | None = None) -> Engine:
+    """The engine of the settings, or this one, checked and warm.
+
+    Raises:
+        StartError: if the model, the provider or the settings cannot serve.
+    """
+    engine = engine or Engine(settings)
+    _check_budgets(settings, engine.model)
+    engine.warm_up()
+    return engine
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What stands behind the HTTP side: in the same process, or in one of its own.
+
+    Attributes:
+        model: what is served.
+        queue: takes patch sequences, answers with logits.
+        memory: where patches are written for it.
+        speed: of the engine, patches a second.
+        ledger: what is accepted and not yet answered.
+        open: called before the first request.
+        close: called after the last one.
+    """
+
+    model: Model
+    queue: Queue
+    memory: PatchMemory
+    speed: Speed
+    ledger: Ledger
+    open: Callable[[], Awaitable[None]]
+    close: Callable[[], Awaitable[None]]
+
+
+def assemble_app(
+    settings: Settings,
+    backend: Backend,
+    metrics: Metrics,
+    lifecycle: Lifecycle,
+    log: FilteringBoundLogger,
+    clock: Callable[[], float],
+) -> FastAPI:
+    """The HTTP side in front of a backend."""
+    warm_up_decoders(backend.model.manifest.preprocessing, settings)
     decode_threads = settings.decode_threads or os.cpu_count() or 1
-    admission = Admission(settings, decode_threads)
-    observer = Observer(metrics, admission, log)
-    runner = BatchRunner(engine, clock)
-    scheduler = Scheduler(runner.run, _batch_limits(settings, engine), clock, observer)
+    admission = Admission(settings, decode_threads, backend.speed, backend.ledger)
+    metrics.watch("queue_patches", "Patches accepted and not yet answered", lambda: backend.ledger.all_queue_patches)
+    metrics.watch("upload_bytes", "Bytes of uploads in memory", lambda: backend.ledger.all_upload_bytes)
     pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
     pipeline = Pipeline(
-        engine.model.manifest,
+        backend.model.manifest,
         settings.image_limits(),
         admission,
-        scheduler,
+        backend.queue,
+        backend.memory,
         pool,
         clock,
-        observer,
+        DecodeObserver(metrics, log),
         exact_decode=settings.exact_decode,
     )
-    classifier = Classifier(settings, engine.model, pipeline, admission, lifecycle, metrics, clock)
+    classifier = Classifier(settings, backend.model, pipeline, admission, lifecycle, metrics, clock)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await backend.open()
         lifecycle.advance(Phase.SERVING)
         yield
         lifecycle.advance(Phase.CLOSING)
-        await scheduler.close()
-        runner.close()
+        await backend.close()
         pool.shutdown(wait=False, cancel_futures=True)
 
     app = _Service(lambda inner: Tracking(inner, metrics, log, lifecycle, clock), lifespan)
     app.state.metrics = metrics
     install_handlers(app)
     app.include_router(classify_router(classifier))
-    app.include_router(information_router(engine.model, lifecycle, metrics))
+    app.include_router(information_router(backend.model, lifecycle, metrics))
     return app
 
 
@@ -112,20 +176,21 @@ class _Service(FastAPI):
         return self._wrap(super().build_middleware_stack())
 
 
-def _batch_limits(settings: Settings, engine: Engine) -> BatchLimits:
+def batch_limits(settings: Settings, model: Model) -> BatchLimits:
+    """What one batch of this model may hold."""
     return BatchLimits(
         settings.max_batch_patches,
         settings.max_batch_images,
         settings.batch_overhead_patches,
-        engine.model.manifest.mixed_grids,
+        model.manifest.mixed_grids,
     )
 
 
-def _check_budgets(settings: Settings, engine: Engine) -> None:
+def _check_budgets(settings: Settings, model: Model) -> None:
     """A request that could never be accepted is a wrong setting, not an overload."""
     if settings.default_timeout_ms > settings.max_timeout_ms:
         raise StartError(f"--default-timeout-ms is over --max-timeout-ms, {settings.max_timeout_ms}")
-    needed = engine.model.manifest.preprocessing.max_patches
+    needed = model.manifest.preprocessing.max_patches
     for flag, value in (
         ("--max-batch-patches", settings.max_batch_patches),
         ("--max-queue-patches", settings.max_queue_patches),

@@ -1,6 +1,16 @@
-"""All metrics, in one registry of their own. Labels come from fixed sets, never from a client."""
+"""All metrics, in one registry of their own. Labels come from fixed sets, never from a client.
+
+When several processes serve together, prometheus-client keeps the numbers in files of a shared folder, named by
+`PROMETHEUS_MULTIPROC_DIR` before it is imported; whoever is asked answers for all.
+"""
+
+import os
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from service.scheduler import BatchReport, Fate
 
@@ -16,6 +26,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._watched = CollectorRegistry()
         # Requests: how many, how they ended (`ok` or the code of a problem), how long each stage took.
         self.requests = self._counter("requests", "Requests by route and outcome", "route", "outcome")
         self.images = self._counter("images", "Uploaded images by outcome", "outcome")
@@ -29,10 +40,6 @@ class Metrics:
         # What is going on now; all return to 0 at rest.
         self.inflight = self._gauge("inflight_requests", "Requests without a complete reply")
         self.decode_inflight = self._gauge("decode_inflight", "Images in a decode thread")
-        self.queue_patches = self._gauge("queue_patches", "Patches accepted and not yet answered")
-        self.upload_bytes = self._gauge("upload_bytes", "Bytes of uploads in memory")
-        self.engine_patches_per_s = self._gauge("engine_patches_per_second", "Speed of the engine, moving average")
-        self.log_lines_lost = self._gauge("log_lines_lost", "Log lines that could not be written")
 
     def batch_ran(self, report: BatchReport) -> None:
         """Count one engine run."""
@@ -45,15 +52,33 @@ class Metrics:
         """Count one image that left the scheduler."""
         self.fates.labels(fate).inc()
 
+    def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """A gauge that is read when somebody asks; `read` answers for all processes."""
+        self._watched.register(_Watched(f"patchserve_{name}", text, read))
+
     def render(self) -> bytes:
         """The Prometheus text format."""
-        return generate_latest(self._registry)
+        counted = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            counted = CollectorRegistry()
+            MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+        return generate_latest(counted) + generate_latest(self._watched)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"patchserve_{name}", text, labels, registry=self._registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"patchserve_{name}", text, registry=self._registry)
+        return Gauge(f"patchserve_{name}", text, registry=self._registry, multiprocess_mode="livesum")
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"patchserve_{name}", text, labels, buckets=buckets, registry=self._registry)
+
+
+class _Watched(Collector):
+    def __init__(self, name: str, text: str, read: Callable[[], float]) -> None:
+        self._name = name
+        self._text = text
+        self._read = read
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield GaugeMetricFamily(self._name, self._text, value=self._read())

@@ -2,27 +2,24 @@
 
 from structlog.typing import FilteringBoundLogger
 
-from service.admission import Admission
+from service.admission import Rate
 from service.metrics import Metrics
 from service.scheduler import BatchReport, Fate, SchedulerObserver
 
 
-class Observer(SchedulerObserver):
-    """Told by the scheduler and by the pipeline."""
+class EngineObserver(SchedulerObserver):
+    """Told by the scheduler; `rate` learns patches a second."""
 
-    def __init__(self, metrics: Metrics, admission: Admission, log: FilteringBoundLogger) -> None:
+    def __init__(self, metrics: Metrics, rate: Rate, log: FilteringBoundLogger) -> None:
         self._metrics = metrics
-        self._admission = admission
+        self._rate = rate
         self._log = log
-        metrics.queue_patches.set_function(lambda: admission.queue_patches)
-        metrics.upload_bytes.set_function(lambda: admission.upload_bytes)
-        metrics.engine_patches_per_s.set_function(lambda: admission.engine_rate.per_s)
 
     def batch_ran(self, report: BatchReport) -> None:
         """Count it; a run that failed says nothing about speed."""
         self._metrics.batch_ran(report)
         if not report.failed:
-            self._admission.engine_rate.observe(report.patches, report.seconds)
+            self._rate.observe(report.patches, report.seconds)
 
     def image_left(self, fate: Fate) -> None:
         """Count it."""
@@ -31,6 +28,14 @@ class Observer(SchedulerObserver):
     def engine_failed(self, error: Exception, images: int) -> None:
         """Log it."""
         self._log.error("engine_failed", images=images, exc_info=error)
+
+
+class DecodeObserver:
+    """Told by the pipeline."""
+
+    def __init__(self, metrics: Metrics, log: FilteringBoundLogger) -> None:
+        self._metrics = metrics
+        self._log = log
 
     def decode_started(self) -> None:
         """Count it."""

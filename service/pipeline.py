@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from model.headers import ImageError, ImageHeader, ImageLimits, read_header
@@ -74,6 +76,28 @@ class Queue(Protocol):
         """A future of the answer."""
 
 
+class PatchMemory(Protocol):
+    """Where patches are written; a place is free again when nobody holds its array."""
+
+    def take(self, patches: int) -> NDArray[np.uint8]:
+        """Memory for one image: uint8 [N, P*P*3]; called in a decode thread.
+
+        Raises:
+            Overloaded: if there is no room.
+        """
+
+
+class LocalMemory:
+    """The memory of this process. Args: values of a patch."""
+
+    def __init__(self, patch_dim: int) -> None:
+        self._patch_dim = patch_dim
+
+    def take(self, patches: int) -> NDArray[np.uint8]:
+        """Memory for one image: uint8 [N, P*P*3]."""
+        return np.empty((patches, self._patch_dim), np.uint8)
+
+
 class Pipeline:
     """Classifies the images of one request at a time; many requests may be inside.
 
@@ -82,6 +106,7 @@ class Pipeline:
         limits: of an image.
         admission: the gate.
         queue: in front of the engine.
+        memory: where patches are written for the engine.
         pool: the decode threads.
         clock: monotonic, seconds.
         observer: told about decoding.
@@ -94,6 +119,7 @@ class Pipeline:
         limits: ImageLimits,
         admission: Admission,
         queue: Queue,
+        memory: PatchMemory,
         pool: ThreadPoolExecutor,
         clock: Callable[[], float],
         observer: PipelineObserver,
@@ -104,6 +130,7 @@ class Pipeline:
         self._limits = limits
         self._admission = admission
         self._queue = queue
+        self._memory = memory
         self._pool = pool
         self._clock = clock
         self._observer = observer
@@ -158,7 +185,8 @@ class Pipeline:
             spec = self._manifest.preprocessing
             image = decode_for_grid(job.data, job.header, spec, job.grid, exact=self._exact_decode)
             decoded = self._clock()
-            job.sequence = cut(image, job.header, spec, job.grid)
+            place = self._memory.take(job.grid[0] * job.grid[1])
+            job.sequence = cut(image, job.header, spec, job.grid, out=place)
             job.decode_s, job.preprocess_s = decoded - started, self._clock() - decoded
         finally:
             self._observer.decode_ended()

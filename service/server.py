@@ -36,7 +36,7 @@ def serve(settings: Settings) -> None:
     stream = BackgroundStream(sys.stderr)
     log = open_log(settings, stream, is_terminal=sys.stderr.isatty())
     app = create_app(settings, lifecycle=lifecycle, log=log)
-    app.state.metrics.log_lines_lost.set_function(lambda: stream.lost)
+    app.state.metrics.watch("log_lines_lost", "Log lines that could not be written", lambda: stream.lost)
     listener = _listen(settings)
     config = uvicorn.Config(
         app,

@@ -9,25 +9,25 @@ from service.errors import Overloaded
 from service.settings import AdmissionSettings
 
 
-def gate(**settings: int) -> Admission:
-    return Admission(AdmissionSettings(**settings), decode_threads=2, jitter=random.Random(0))  # noqa: S311 - a fixed seed
+def gate(engine_rate: Rate | None = None, **settings: int) -> Admission:
+    return Admission(AdmissionSettings(**settings), 2, engine_rate or Rate(), jitter=random.Random(0))  # noqa: S311 - a fixed seed
 
 
 def test_room_is_given_back_exactly_once() -> None:
     admission = gate(max_queue_patches=100)
     with admission.reserve(60, 0.0, 10.0):
-        assert admission.queue_patches == 60
+        assert admission.ledger.queue_patches == 60
         with pytest.raises(Overloaded), admission.reserve(50, 0.0, 10.0):
             pass
-        assert admission.queue_patches == 60
-    assert admission.queue_patches == 0
+        assert admission.ledger.queue_patches == 60
+    assert admission.ledger.queue_patches == 0
 
 
 def test_room_is_given_back_after_an_error() -> None:
     admission = gate()
     with pytest.raises(KeyError), admission.reserve(60, 0.0, 10.0):
         raise KeyError
-    assert admission.queue_patches == 0
+    assert admission.ledger.queue_patches == 0
 
 
 def test_a_full_house_refuses_before_the_body() -> None:
@@ -38,8 +38,9 @@ def test_a_full_house_refuses_before_the_body() -> None:
 
 
 def test_predicted_lateness_is_refused() -> None:
-    admission = gate(max_queue_patches=10_000)
-    admission.engine_rate.observe(100, 1.0)
+    rate = Rate()
+    rate.observe(100, 1.0)
+    admission = gate(rate, max_queue_patches=10_000)
     with admission.reserve(300, 0.0, 10.0):
         with pytest.raises(Overloaded) as refusal, admission.reserve(1, 0.0, 2.9):
             pass
@@ -58,8 +59,9 @@ def test_slow_decoding_is_predicted_too() -> None:
 
 
 def test_an_empty_house_never_refuses_so_a_bad_estimate_heals() -> None:
-    admission = gate()
-    admission.engine_rate.observe(1, 1000.0)
+    rate = Rate()
+    rate.observe(1, 1000.0)
+    admission = gate(rate)
     with admission.reserve(1000, 0.0, 0.001):
         pass
 
@@ -80,7 +82,7 @@ def test_uploads_share_one_memory() -> None:
             second.take(1)
         with pytest.raises(Overloaded):
             admission.check_open()
-    assert admission.upload_bytes == 0
+    assert admission.ledger.upload_bytes == 0
 
 
 def test_a_rate_follows_what_it_sees() -> None:
@@ -105,10 +107,10 @@ def test_what_is_held_never_passes_the_bound(steps: list[tuple[int, bool]]) -> N
         try:
             room.__enter__()
         except Overloaded:
-            assert admission.queue_patches + patches > 100
+            assert admission.ledger.queue_patches + patches > 100
         else:
             held.append(room)
-        assert admission.queue_patches <= 100
+        assert admission.ledger.queue_patches <= 100
     while held:
         held.pop().__exit__(None, None, None)
-    assert admission.queue_patches == 0
+    assert admission.ledger.queue_patches == 0
