@@ -79,12 +79,10 @@ def ceiling(engine: Engine, files: list[bytes], seconds: float, settings: Settin
         return answered / (time.perf_counter() - started)
 
 
-def request_of(image: bytes, host: str) -> bytes:
+def request_of(image: bytes, host: str, path: str = "/classify") -> bytes:
     """A whole HTTP/1.1 request with a raw JPEG body."""
-    head = (
-        f"POST /classify HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n"
-    )
-    return head.encode() + image
+    fields = f"Host: {host}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}"
+    return f"POST {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode() + image
 
 
 async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> int:
