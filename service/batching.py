@@ -115,17 +115,31 @@ def _grow(anchor: Item, others: Sequence[Item], limits: BatchLimits) -> tuple[li
     return batch, len(batch) >= limits.max_images or (len(batch) + 1) * longest > limits.max_patches
 
 
+def fill(sequences: Sequence[PatchSequence], patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> None:
+    """Write images into the memory of a batch, one copy an image.
+
+    Bytes behind an image stay what they were: padding may hold anything. Rows behind the last image become images of
+    one patch, which every model takes; what they answer is of no interest.
+
+    Args:
+        sequences: at most B images of at most N patches.
+        patches: uint8 [B, N, P*P*3].
+        grid: int64 [B, 2].
+    """
+    for row, sequence in zip(patches, sequences, strict=False):
+        row[: len(sequence.patches)] = sequence.patches
+    grid[: len(sequences)] = [sequence.grid for sequence in sequences]
+    grid[len(sequences) :] = 1
+
+
 def assemble(sequences: Sequence[PatchSequence]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Stack images into one batch, padded on the right with zeros.
+    """Images as one batch in new memory, padded on the right with zeros.
 
     Returns:
         patches uint8 [B, max(N), P*P*3] and grid int64 [B, 2].
     """
     longest = max(len(sequence.patches) for sequence in sequences)
-    grid = np.array([sequence.grid for sequence in sequences], np.int64)
-    if all(len(sequence.patches) == longest for sequence in sequences):
-        return np.stack([sequence.patches for sequence in sequences]), grid
     patches = np.zeros((len(sequences), longest, sequences[0].patches.shape[1]), np.uint8)
-    for row, sequence in zip(patches, sequences, strict=True):
-        row[: len(sequence.patches)] = sequence.patches
+    grid = np.empty((len(sequences), 2), np.int64)
+    fill(sequences, patches, grid)
     return patches, grid

@@ -23,8 +23,8 @@ def opset_of(content: bytes) -> int | None:
 def metadata_of(content: bytes, key: str) -> str | None:
     """The text under this key of `metadata_props`; None if there is none or this is no readable model."""
     for fields in _messages(content, _METADATA_PROPS):
-        value = fields.get(2, b"")
-        if fields.get(1) == key.encode() and isinstance(value, memoryview):
+        name, value = fields.get(1), fields.get(2)
+        if isinstance(name, memoryview) and isinstance(value, memoryview) and name == key.encode():
             return bytes(value).decode(errors="replace")
     return None
 

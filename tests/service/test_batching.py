@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.preprocess import PatchSequence
-from service.batching import BatchLimits, assemble, plan_batch
+from service.batching import BatchLimits, assemble, fill, plan_batch
 
 
 @dataclass(frozen=True)
@@ -138,3 +138,11 @@ def test_assemble_pads_on_the_right(sizes: list[int]) -> None:
     for place, size in enumerate(sizes):
         assert (patches[place, :size] == place + 1).all()
         assert (patches[place, size:] == 0).all()
+
+
+def test_a_batch_is_filled_in_place_and_the_rows_behind_it_are_images_of_one_patch() -> None:
+    patches = np.full((3, 4, 12), 99, np.uint8)
+    grid = np.full((3, 2), 77)
+    fill([sequence(2, 1), sequence(3, 2)], patches, grid)
+    assert grid.tolist() == [[1, 2], [1, 3], [1, 1]]
+    assert patches[:, :, 0].tolist() == [[1, 1, 99, 99], [2, 2, 2, 99], [99] * 4]
