@@ -45,11 +45,40 @@ class EngineSettings(_Group):
         default="cpu", description="execution provider; never falls back"
     )
     device_id: int = Field(default=0, ge=0, le=255, description="GPU number")
-    engine_threads: int = Field(default=0, ge=0, le=1024, description="threads of one engine run; 0: one per core")
+    engine_threads: int = Field(
+        default=0, ge=0, le=1024, description="threads of one engine run; 0: one per usable core"
+    )
     engine_spinning: bool = Field(
         default=False, description="engine threads spin while idle: starves decoding on the same cores"
     )
+    engine_timeout_s: float = Field(
+        default=60.0, gt=0, description="an engine process that runs one batch for longer is replaced, seconds"
+    )
     gpu_memory_bytes: int = Field(default=0, ge=0, description="upper bound of the CUDA arena, bytes; 0: none")
+    gpu_tf32: bool = Field(
+        default=False, description="CUDA may round float32 factors to 10 bits: faster, and differs from the CPU"
+    )
+    length_buckets: str = Field(
+        default="auto",
+        pattern=r"^(auto|none|[1-9]\d{0,5}(,[1-9]\d{0,5})*)$",
+        description="lengths in patches that batches are padded to, separated by commas, or none; auto: a quarter "
+        "apart on a GPU, none on the CPU",
+    )
+    max_warm_up_shapes: int = Field(
+        default=256, ge=0, description="shapes [images, patches] of the buckets that run before the service is ready"
+    )
+    cuda_graphs: bool = Field(
+        default=False, description="replay each warmed-up shape as one CUDA graph; only with --provider cuda"
+    )
+    tensorrt_cache_dir: Path | None = Field(
+        default=None, description="where TensorRT keeps its engines and timings; default: built at every start"
+    )
+    tensorrt_fp16: bool = Field(
+        default=False, description="TensorRT may compute a float32 model in float16, but for LayerNorm"
+    )
+    tensorrt_max_images: int = Field(
+        default=64, ge=1, le=65536, description="images of the largest batch that TensorRT prepares for"
+    )
 
 
 class BatchSettings(_Group):
@@ -114,7 +143,9 @@ class ImageSettings(_Group):
     exact_decode: bool = Field(
         default=False, description="decode large JPEGs at full size even when a reduced one is enough"
     )
-    decode_threads: int = Field(default=0, ge=0, le=256, description="images decoded at a time; 0: one per core")
+    decode_threads: int = Field(
+        default=0, ge=0, le=256, description="images decoded at a time by each process; 0: one per usable core in all"
+    )
 
     def image_limits(self) -> ImageLimits:
         """The limits in the terms of `model.headers`."""
@@ -132,6 +163,18 @@ class ImageSettings(_Group):
 class HttpSettings(_Group):
     """The listening socket and the connections."""
 
+    http_workers: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="processes that accept, decode and patchify in front of one engine process; "
+        "1: everything in one process; 0: chosen from the cores",
+    )
+    patch_memory_bytes: int = Field(
+        default=134_217_728,
+        ge=1_048_576,
+        description="address space that each of several HTTP processes shares with the engine process, bytes",
+    )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0: any free one")
     max_header_fields: int = Field(default=64, ge=1, le=10_000, description="header fields of one request")
@@ -184,6 +227,15 @@ class Settings(
         cli_hide_none_type=True,
         protected_namespaces=(),
     )
+
+    def http_processes(self, cores: int) -> int:
+        """How many processes accept and decode, given the cores that may be used; 1 is the whole service in one.
+
+        One process keeps about two cores busy with HTTP and decoding. On a CPU most cores belong to the engine.
+        """
+        if self.http_workers:
+            return self.http_workers
+        return max(1, cores // (8 if self.provider == "cpu" else 2))
 
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
