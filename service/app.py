@@ -1,6 +1,5 @@
 """The composition root: the one place that knows every part."""
 
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from service.admission import Admission, Ledger, Rate, Speed
 from service.batching import BatchLimits
 from service.classify import Classifier, classify_router
+from service.cores import usable_cores
 from service.engine import Engine, Model
 from service.errors import StartError
 from service.lifecycle import Lifecycle, Phase
@@ -120,7 +120,7 @@ def assemble_app(
 ) -> FastAPI:
     """The HTTP side in front of a backend."""
     warm_up_decoders(backend.model.manifest.preprocessing, settings)
-    decode_threads = settings.decode_threads or os.cpu_count() or 1
+    decode_threads = settings.decode_threads or usable_cores()
     admission = Admission(settings, decode_threads, backend.speed, backend.ledger)
     metrics.watch("queue_patches", "Patches accepted and not yet answered", lambda: backend.ledger.all_queue_patches)
     metrics.watch("upload_bytes", "Bytes of uploads in memory", lambda: backend.ledger.all_upload_bytes)

@@ -54,9 +54,17 @@ def _serve(context: typer.Context) -> None:
 
     settings = read_settings(context.args)
     settings = settings.model_copy(update={"model": artifact_of(settings)})
-    from service.server import serve  # noqa: PLC0415 - nor does `serve --help`, or a wrong flag, need the framework
+    from service.cores import usable_cores  # noqa: PLC0415
 
-    serve(settings)
+    http_processes = settings.http_processes(usable_cores())
+    if http_processes == 1:
+        from service.server import serve  # noqa: PLC0415 - nor does `serve --help`, or a wrong flag, need the framework
+
+        serve(settings)
+    else:
+        from service.processes.entry import serve_with_processes  # noqa: PLC0415
+
+        serve_with_processes(settings, http_processes)
 
 
 @_app.command("classify")

@@ -2,6 +2,7 @@
 
     StartError                  ends the start with one line for the operator
     EngineError                 the engine failed on a batch; the scheduler looks for the culprit
+    NoPatchMemoryError          the memory shared with the engine is full; the pipeline refuses the image
     RequestError                status, stable code, one public sentence
     ├── BadRequest              400 bad_request
     │   └── BadMultipart        400 bad_multipart
@@ -41,6 +42,10 @@ class StartError(Exception):
 
 class EngineError(Exception):
     """The engine failed on a batch; the message is for the log."""
+
+
+class NoPatchMemoryError(Exception):
+    """There is no place for the patches of one more image."""
 
 
 class RequestError(Exception):

@@ -4,6 +4,7 @@ import logging
 import queue
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 import structlog
@@ -12,18 +13,28 @@ from service.settings import LogSettings
 
 
 class LossyStream:
-    """A text stream whose failures are counted instead of raised: a full disk must not fail requests."""
+    """A text stream whose failures are counted instead of raised: a full disk must not fail requests.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: where the text goes.
+        tell: called with the number of losses so far, at each loss, in the thread that writes.
+    """
+
+    def __init__(self, stream: TextIO, tell: Callable[[int], None] = lambda _: None) -> None:
         self._stream = stream
+        self._tell = tell
         self.lost = 0
+
+    def _lose(self) -> None:
+        self.lost += 1
+        self._tell(self.lost)
 
     def write(self, text: str) -> int:
         """Write, or count a loss."""
         try:
             return self._stream.write(text)
         except (OSError, ValueError):
-            self.lost += 1
+            self._lose()
             return len(text)
 
     def flush(self) -> None:
@@ -31,7 +42,7 @@ class LossyStream:
         try:
             self._stream.flush()
         except (OSError, ValueError):
-            self.lost += 1
+            self._lose()
 
 
 class BackgroundStream(LossyStream):
@@ -39,11 +50,12 @@ class BackgroundStream(LossyStream):
 
     Args:
         stream: where the text goes.
+        tell: as `LossyStream`.
         max_lines: waiting to be written; more are lost, and counted.
     """
 
-    def __init__(self, stream: TextIO, max_lines: int = 10_000) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: TextIO, tell: Callable[[int], None] = lambda _: None, max_lines: int = 10_000) -> None:
+        super().__init__(stream, tell)
         self._lines: queue.Queue[str | None] = queue.Queue(max_lines)
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
@@ -53,7 +65,7 @@ class BackgroundStream(LossyStream):
         try:
             self._lines.put_nowait(text)
         except queue.Full:
-            self.lost += 1
+            self._lose()
         return len(text)
 
     def flush(self) -> None:

@@ -19,7 +19,7 @@ from model.headers import ImageError, ImageHeader, ImageLimits, read_header
 from model.manifest import Manifest, Preprocessing
 from model.preprocess import PatchSequence, choose_grid, cut, decode_for_grid, preprocess
 from service.admission import Admission
-from service.errors import DeadlineExceeded, Internal, RequestError, from_image_error
+from service.errors import DeadlineExceeded, Internal, NoPatchMemoryError, RequestError, from_image_error
 from service.predictions import Prediction, top_k
 from service.scheduler import Inference
 from service.settings import ImageSettings
@@ -83,7 +83,7 @@ class PatchMemory(Protocol):
         """Memory for one image: uint8 [N, P*P*3]; called in a decode thread.
 
         Raises:
-            Overloaded: if there is no room.
+            NoPatchMemoryError: if there is no room.
         """
 
 
@@ -185,11 +185,16 @@ class Pipeline:
             spec = self._manifest.preprocessing
             image = decode_for_grid(job.data, job.header, spec, job.grid, exact=self._exact_decode)
             decoded = self._clock()
-            place = self._memory.take(job.grid[0] * job.grid[1])
-            job.sequence = cut(image, job.header, spec, job.grid, out=place)
+            job.sequence = cut(image, job.header, spec, job.grid, out=self._place(job))
             job.decode_s, job.preprocess_s = decoded - started, self._clock() - decoded
         finally:
             self._observer.decode_ended()
+
+    def _place(self, job: Job) -> NDArray[np.uint8]:
+        try:
+            return self._memory.take(job.grid[0] * job.grid[1])
+        except NoPatchMemoryError:
+            raise self._admission.refusal() from None
 
     async def _infer(self, jobs: list[Job], wanted: Wanted) -> None:
         ready = [(job, job.sequence) for job in _alive(jobs) if job.sequence is not None]

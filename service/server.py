@@ -5,28 +5,33 @@ balancers look away; then the socket closes and what was accepted is finished; w
 503. A second signal ends the process at once.
 """
 
+import asyncio
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
+from typing import Any, NoReturn
 
 import uvicorn
+from fastapi import FastAPI
 
 from service.app import create_app
 from service.errors import StartError
 from service.lifecycle import Lifecycle, Phase
 from service.logs import BackgroundStream, open_log, quiet_libraries
+from service.metrics import Metrics
 from service.protocol import bounded_protocol
-from service.settings import Settings
+from service.settings import HttpSettings, Settings
 
 
 def serve(settings: Settings) -> None:
-    """Serve until told to stop; does not return.
+    """Serve until told to stop, all in this process; does not return.
 
     Raises:
         StartError: if the service cannot start.
@@ -37,10 +42,26 @@ def serve(settings: Settings) -> None:
     log = open_log(settings, stream, is_terminal=sys.stderr.isatty())
     app = create_app(settings, lifecycle=lifecycle, log=log)
     app.state.metrics.watch("log_lines_lost", "Log lines that could not be written", lambda: stream.lost)
-    listener = _listen(settings)
-    config = uvicorn.Config(
+    (listener,) = listen(settings)
+    server = Server(
+        server_config(app, settings, app.state.metrics),
+        lifecycle,
+        settings.drain_delay_s,
+        (signal.SIGINT, signal.SIGTERM),
+        lambda: announce(listener),
+    )
+    server.run(sockets=[listener])
+    log.info("stopped")
+    stream.close(timeout_s=1.0)
+    # A decoder or an engine that hangs in its thread must not hold the exit.
+    leave(0)
+
+
+def server_config(app: FastAPI, settings: Settings, metrics: Metrics) -> uvicorn.Config:
+    """How uvicorn runs the app."""
+    return uvicorn.Config(
         app,
-        http=bounded_protocol(settings, app.state.metrics),
+        http=bounded_protocol(settings, metrics),
         loop=_loop_name(),
         ws="none",
         lifespan="on",
@@ -51,34 +72,61 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=settings.keep_alive_timeout_s,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
-    _Server(config, lifecycle, settings.drain_delay_s).run(sockets=[listener])
-    log.info("stopped")
-    stream.close(timeout_s=1.0)
-    # A decoder or an engine that hangs in its thread must not hold the exit.
-    _leave(0)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server with our order of ending."""
+class Server(uvicorn.Server):
+    """uvicorn's server with our order of ending.
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, drain_delay_s: float) -> None:
+    Args:
+        config: see `server_config`.
+        lifecycle: told of every phase.
+        drain_delay_s: from the signal to the closing of the socket, seconds.
+        signals: that begin the end.
+        serving: called when connections are taken.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        drain_delay_s: float,
+        signals: Sequence[signal.Signals],
+        serving: Callable[[], None],
+    ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._drain_delay_s = drain_delay_s
+        self._signals = signals
+        self._serving = serving
+        self._alive: Connection | None = None
         self._closing_at_s: float | None = None
+
+    def end_with(self, alive: Connection) -> None:
+        """End as after a signal when this connection comes to its end."""
+        self._alive = alive
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second ends the process."""
         if self._closing_at_s is not None:
-            _leave(128 + sig)
+            leave(128 + sig)
+        self._drain()
+
+    def _drain(self) -> None:
         self._lifecycle.advance(Phase.DRAINING)
-        self._closing_at_s = time.monotonic() + self._drain_delay_s
+        self._closing_at_s = self._closing_at_s or time.monotonic() + self._drain_delay_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say where the service is once it takes connections."""
+        """Say so once the service takes connections."""
         await super().startup(sockets)
-        for listener in sockets or []:
-            _announce(listener)
+        if self._alive is not None:
+            asyncio.get_running_loop().add_reader(self._alive, self._orphaned)
+        if not self.should_exit:
+            self._serving()
+
+    def _orphaned(self) -> None:
+        if self._alive is not None:
+            asyncio.get_running_loop().remove_reader(self._alive)
+        self._drain()
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; true ends serving."""
@@ -93,8 +141,7 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """As uvicorn does, but without raising the signal again at the end: a drained process ends with status 0."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {each: signal.signal(each, self.handle_exit) for each in signals}
+        before = {each: signal.signal(each, self.handle_exit) for each in self._signals}
         try:
             yield
         finally:
@@ -102,27 +149,58 @@ class _Server(uvicorn.Server):
                 signal.signal(each, handler)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """Bind before the loop starts, so that a port in use is one line and the announced port is the real one."""
+def listen(settings: HttpSettings, count: int = 1) -> list[socket.socket]:
+    """Bind before the loop starts, so that a port in use is one line and the announced port is the real one.
+
+    Args:
+        settings: host and port.
+        count: sockets on the one port; the kernel deals connections out among them.
+
+    Raises:
+        StartError: if the address cannot be had.
+    """
+    listeners: list[socket.socket] = []
+    port = settings.port
+    for _ in range(count):
+        listeners.append(_bind(settings.host, port, shared=count > 1))
+        port = listeners[0].getsockname()[1]
+    return listeners
+
+
+def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
     except OSError as error:
-        raise StartError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
+        raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from None
     listener.setblocking(False)
     return listener
 
 
-def _announce(listener: socket.socket) -> None:
+def announce(listener: socket.socket) -> None:
+    """Print where the service is, and a command to try it with."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)  # noqa: S104 - compared, not bound
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     sample = next(iter(sorted(Path("tests/data").glob("*.jpg"))), Path("photo.jpg"))
     print(f"patchserve listens on {url}\n\n    curl -F file=@{sample} {url}/classify\n", flush=True)  # noqa: T201
+
+
+def run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine on the same kind of event loop that serves HTTP."""
+    factory = None
+    if _loop_name() == "uvloop":
+        import uvloop  # noqa: PLC0415 - there is none on Windows
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work)
 
 
 def _loop_name() -> str:
@@ -133,7 +211,8 @@ def _loop_name() -> str:
     return "uvloop"
 
 
-def _leave(status: int) -> None:
+def leave(status: int) -> NoReturn:
+    """End the process now, whatever its threads do."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,0 +1,55 @@
+"""Numbers that all processes of the service see: one row a process, each cell written by one process only.
+
+Cells are aligned 8-byte floats, which this machine's processors write at once; no lock is needed, and sums over rows
+may be late by a moment but never torn.
+"""
+
+import enum
+import mmap
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CELLS = 8
+
+
+class Column(enum.IntEnum):
+    """What a cell holds."""
+
+    LIFE = 0  # how often this process has been started; 0 while it is not ready
+    QUEUE_PATCHES = 1
+    UPLOAD_BYTES = 2
+    LOG_LINES_LOST = 3
+    PATCHES_PER_S = 4  # of the engine
+    RESTARTS = 5
+    RUN_STARTED_S = 6  # of the engine's running batch, monotonic; 0: idle
+
+
+class Board:
+    """Row 0 is the engine process, row i the HTTP process i.
+
+    Args:
+        http_processes: rows after the engine's.
+    """
+
+    def __init__(self, http_processes: int) -> None:
+        memory = mmap.mmap(-1, 8 * _CELLS * (1 + http_processes))  # shared with every process forked from this one
+        self._cells: NDArray[np.float64] = np.frombuffer(memory, np.float64).reshape(-1, _CELLS)
+
+    def read(self, row: int, column: Column) -> float:
+        """One cell."""
+        return float(self._cells[row, column])
+
+    def write(self, row: int, column: Column, value: float) -> None:
+        """Set a cell; only the process of this row, or its parent while that process is dead, may do so."""
+        self._cells[row, column] = value
+
+    def total(self, column: Column) -> float:
+        """The sum over all processes."""
+        return float(self._cells[:, column].sum())
+
+    def clear(self, row: int) -> None:
+        """A process has died: nothing of its work is left. Its count of restarts stays."""
+        restarts = self._cells[row, Column.RESTARTS]
+        self._cells[row] = 0
+        self._cells[row, Column.RESTARTS] = restarts

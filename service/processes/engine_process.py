@@ -1,0 +1,155 @@
+"""The process that owns the scheduler and the engine: one for a device, behind all HTTP processes."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from structlog.typing import FilteringBoundLogger
+
+from service.admission import Rate
+from service.app import batch_limits
+from service.engine import Model
+from service.errors import StartError
+from service.logs import BackgroundStream, open_log, quiet_libraries
+from service.metrics import Metrics
+from service.observers import EngineObserver
+from service.processes.board import Board, Column
+from service.processes.desk import Desk
+from service.processes.shared import ENGINE_ROW, Shared
+from service.runner import BatchRunner
+from service.scheduler import BatchReport, Scheduler
+from service.server import leave, run_loop
+from service.settings import Settings
+
+
+class WarmEngine(Protocol):
+    """The part of `service.engine.Engine` that is needed here."""
+
+    model: Model
+
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits, float32 [B, C]."""
+
+
+OpenEngine = Callable[[Settings], WarmEngine]
+
+
+def run_engine_process(
+    settings: Settings,
+    shared: Shared,
+    report: Connection,
+    life: int,
+    http_lives: Sequence[int],
+    open_engine: OpenEngine,
+) -> None:
+    """Serve the seats until the parent is gone; does not return.
+
+    Args:
+        settings: everything that can be chosen.
+        shared: what all processes have inherited.
+        report: is sent the model, or one line that says why there is none.
+        life: how often this process has been started, from 1.
+        http_lives: the same of each HTTP process; 0: not started yet.
+        open_engine: loads the model, checks it and warms it up.
+    """
+    for each in (signal.SIGINT, signal.SIGTERM):  # the parent ends this process, after those that need it
+        signal.signal(each, signal.SIG_IGN)
+    quiet_libraries()
+    shared.keep_engine_side()
+    stream = BackgroundStream(sys.stderr, lambda lost: shared.board.write(ENGINE_ROW, Column.LOG_LINES_LOST, lost))
+    log = open_log(settings, stream, is_terminal=sys.stderr.isatty()).bind(process="engine")
+    try:
+        engine = open_engine(settings)
+        _cut_slabs(settings, shared, engine.model)
+    except StartError as error:
+        report.send(str(error))
+        leave(1)
+    run_loop(_serve(settings, shared, life, http_lives, engine, log, lambda: report.send(engine.model)))
+    stream.close(timeout_s=1.0)
+    leave(0)
+
+
+def _cut_slabs(settings: Settings, shared: Shared, model: Model) -> None:
+    for seat in shared.seats:
+        slots = seat.slab.cut(model.manifest)
+        if slots < settings.max_files:
+            raise StartError(
+                f"--patch-memory-bytes {settings.patch_memory_bytes} holds {slots} images of this model, but one "
+                f"request may have {settings.max_files}: raise it, or lower --max-files"
+            )
+
+
+async def _serve(
+    settings: Settings,
+    shared: Shared,
+    life: int,
+    http_lives: Sequence[int],
+    engine: WarmEngine,
+    log: FilteringBoundLogger,
+    ready: Callable[[], None],
+) -> None:
+    runner = BatchRunner(_Watched(engine, shared.board), time.monotonic)
+    observer = _BoardObserver(Metrics(), Rate(), log, shared.board)
+    scheduler = Scheduler(runner.run, batch_limits(settings, engine.model), time.monotonic, observer)
+    desks = [
+        Desk(seat.engine_end, seat.slab, scheduler, life, lambda: log.error("bad_submission")) for seat in shared.seats
+    ]
+    for desk, http_life in zip(desks, http_lives, strict=True):
+        desk.open(http_life)
+    ready()
+    await _end_of(shared.alive)
+    await _all_left(desks, settings.drain_delay_s + settings.shutdown_grace_s)
+    for desk in desks:
+        desk.close()
+    await scheduler.close()
+    runner.close()
+
+
+async def _end_of(alive: Connection) -> None:
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(alive, ended.set)
+    await ended.wait()
+    asyncio.get_running_loop().remove_reader(alive)
+
+
+async def _all_left(desks: Sequence[Desk], timeout_s: float) -> None:
+    """If the parent was killed, the HTTP processes are finishing what they had accepted."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            for desk in desks:
+                await desk.left.wait()
+
+
+class _Watched:
+    """An engine whose running batch shows on the board, so that the parent can tell when it hangs."""
+
+    def __init__(self, engine: WarmEngine, board: Board) -> None:
+        self._engine = engine
+        self._board = board
+
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
+        self._board.write(ENGINE_ROW, Column.RUN_STARTED_S, time.monotonic())
+        try:
+            return self._engine.run(patches, grid)
+        finally:
+            self._board.write(ENGINE_ROW, Column.RUN_STARTED_S, 0.0)
+
+
+class _BoardObserver(EngineObserver):
+    """Shows the learnt speed to the HTTP processes."""
+
+    def __init__(self, metrics: Metrics, rate: Rate, log: FilteringBoundLogger, board: Board) -> None:
+        super().__init__(metrics, rate, log)
+        self._speed = rate
+        self._board = board
+
+    def batch_ran(self, report: BatchReport) -> None:
+        super().batch_ran(report)
+        self._board.write(ENGINE_ROW, Column.PATCHES_PER_S, self._speed.per_s)

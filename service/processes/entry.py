@@ -1,0 +1,51 @@
+"""What has to be done before the framework is imported and the first process is forked."""
+
+import math
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from service.cores import usable_cores
+from service.errors import StartError
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.processes.engine_process import OpenEngine
+
+
+def serve_with_processes(settings: Settings, http_processes: int, open_engine: "OpenEngine | None" = None) -> NoReturn:
+    """Serve with several HTTP processes and one engine process until told to stop; does not return.
+
+    Args:
+        settings: everything that can be chosen.
+        http_processes: how many accept and decode.
+        open_engine: what the engine process opens; by default the model of the settings.
+
+    Raises:
+        StartError: if the service cannot start, or this system cannot do it.
+    """
+    if sys.platform != "linux":
+        raise StartError("--http-workers needs Linux, which deals connections out among processes: leave it at 1")
+    folder = _metrics_folder()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # read when prometheus-client is imported
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads here, and this process forks
+    from service import app  # noqa: PLC0415 - after the variables above
+    from service.processes.supervisor import Supervisor  # noqa: PLC0415
+
+    decode_threads = settings.decode_threads or math.ceil(usable_cores() / http_processes)
+    try:
+        settings = settings.model_copy(update={"decode_threads": decode_threads})
+        sys.exit(Supervisor(settings, http_processes, open_engine or app.open_engine).run())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _metrics_folder() -> Path:
+    """In memory if possible: the files are written at every request."""
+    for place in (Path("/dev/shm"), Path(tempfile.gettempdir())):  # noqa: S108 - a new folder of a random name is made
+        if os.access(place, os.W_OK):
+            return Path(tempfile.mkdtemp(prefix="patchserve-", dir=place))
+    raise StartError("several processes need a writable /dev/shm or temporary folder for their metrics")

@@ -1,0 +1,114 @@
+"""What HTTP processes and the engine process say to each other: datagrams of fixed records. Pixels are never in them.
+
+A datagram is a header and records of one kind. The header names the life of the engine and of the HTTP process that
+its sender knew: what belongs to an earlier life, of either, is recognised and dropped. Pure: bytes in, values out.
+"""
+
+import enum
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+MAX_DATAGRAM_BYTES = 65_536
+_HEADER = struct.Struct("<B3xII")
+_MOST_RECORDS = 512  # of one datagram, so that the largest kind stays within it
+
+
+class Kind(enum.IntEnum):
+    """What the records of a datagram are."""
+
+    GREETING = 1  # an HTTP process starts; no records
+    HELLO = 2  # the engine is ready for it; no records
+    SUBMISSION = 3
+    CANCELLATION = 4
+    ANSWER = 5
+
+
+class Outcome(enum.IntEnum):
+    """How an image left the engine process."""
+
+    ANSWERED = 1
+    EXPIRED = 2
+    FAILED = 3
+    DRAINING = 4
+    CANCELLED = 5
+
+
+class Lives(NamedTuple):
+    """How often each side has been started; 0: unknown."""
+
+    engine: int
+    http: int
+
+
+class Submission(NamedTuple):
+    """One image whose patches lie in a slot of shared memory; `deadline_s` is on the monotonic clock of the machine."""
+
+    ticket: int
+    slot: int
+    rows: int
+    columns: int
+    deadline_s: float
+
+
+class Cancellation(NamedTuple):
+    """Nobody waits for this ticket any more."""
+
+    ticket: int
+
+
+class Answer(NamedTuple):
+    """The end of one ticket, whose slot holds the logits if the outcome is `ANSWERED`."""
+
+    ticket: int
+    outcome: int
+    batch_images: int
+    queue_s: float
+    inference_s: float
+
+
+Record = Submission | Cancellation | Answer
+_LAYOUTS: dict[Kind, struct.Struct] = {
+    Kind.SUBMISSION: struct.Struct("<QIIId"),
+    Kind.CANCELLATION: struct.Struct("<Q"),
+    Kind.ANSWER: struct.Struct("<QIIdd"),
+}
+_TYPES: dict[Kind, type[Record]] = {
+    Kind.SUBMISSION: Submission,
+    Kind.CANCELLATION: Cancellation,
+    Kind.ANSWER: Answer,
+}
+
+
+def pack_record(kind: Kind, record: Record) -> bytes:
+    """One record as bytes."""
+    return _LAYOUTS[kind].pack(*record)
+
+
+def pack_header(kind: Kind, lives: Lives) -> bytes:
+    """The start of a datagram."""
+    return _HEADER.pack(kind, *lives)
+
+
+def most_bytes(kind: Kind) -> int:
+    """The most bytes of records of this kind that one datagram carries."""
+    return _MOST_RECORDS * _LAYOUTS[kind].size if kind in _LAYOUTS else 0
+
+
+def unpack(datagram: bytes) -> tuple[Kind, Lives, Iterator[Record]]:
+    """Kind, lives and records of a datagram.
+
+    Raises:
+        ValueError: if it is none of ours.
+    """
+    if len(datagram) < _HEADER.size:
+        raise ValueError(f"a datagram of {len(datagram)} bytes has no header")
+    number, engine, http = _HEADER.unpack_from(datagram)
+    kind = Kind(number)
+    body = memoryview(datagram)[_HEADER.size :]
+    if kind not in _LAYOUTS:
+        return kind, Lives(engine, http), iter(())
+    layout, record = _LAYOUTS[kind], _TYPES[kind]
+    if len(body) % layout.size:
+        raise ValueError(f"{len(body)} bytes are no whole number of {kind.name} records")
+    return kind, Lives(engine, http), map(record._make, layout.iter_unpack(body))

@@ -1,0 +1,55 @@
+"""`patchserve serve` with several processes and an engine that fails on command, for tests that need a bad moment.
+
+    python faulty_engine.py MODEL COMMANDS FLAG...
+
+`COMMANDS` is a file. Its text, when there is one, is carried out at the next run or start of the engine: `die` kills
+the process, `hang` stops it in the middle of a run; both empty the file first. `die always` does not.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from service.processes.entry import serve_with_processes
+from service.settings import Settings, read_settings
+
+
+class FaultyEngine:
+    """A real engine, and the commands."""
+
+    def __init__(self, engine: Any, commands: Path) -> None:
+        self._engine = engine
+        self._commands = commands
+        self.model = engine.model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def run(self, *inputs: Any) -> Any:
+        command = self._commands.read_text().strip()
+        if command and command != "die always":
+            self._commands.write_text("")
+        if command.startswith("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if command == "hang":
+            time.sleep(1000)
+        return self._engine.run(*inputs)
+
+
+def main() -> None:
+    model, commands, *flags = sys.argv[1:]
+    settings = read_settings([model, *flags])
+
+    def open_faulty(settings: Settings) -> Any:
+        from service.app import open_engine
+
+        return FaultyEngine(open_engine(settings), Path(commands))
+
+    serve_with_processes(settings, 2, open_faulty)
+
+
+if __name__ == "__main__":
+    main()
