@@ -27,7 +27,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,13 +141,13 @@ class Running:
 
 
 @contextmanager
-def running(server: str, model: Path, request: "Request") -> Iterator[Running]:
-    """Start a server and wait for its first right answer."""
+def running(server: str, model: Path, request: "Request", flags: Sequence[str] = ()) -> Iterator[Running]:
+    """Start a server, with flags of its own, and wait for its first right answer."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with subprocess.Popen(
-        _command(server, port, model),
+        [*_command(server, port, model), *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | {_MODEL_VARIABLE: str(model)},
@@ -253,7 +253,7 @@ def measure(server: Running, script: Path, connections: int, seconds: float) -> 
     return Measured(1000 * used / count, count / seconds, report["p50_us"] / 1000, report["p99_us"] / 1000)
 
 
-def _write_script(folder: Path, request: Request) -> Path:
+def write_script(folder: Path, request: Request) -> Path:
     """What wrk sends: Lua that reads the body from a file, for a literal could not hold every byte."""
     body = folder / f"{request.kind}.body"
     body.write_bytes(request.body)
@@ -279,7 +279,7 @@ def command(
     with TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         model = write_instant_model(folder / "instant.onnx")
-        scripts = {request.kind: _write_script(folder, request) for request in requests}
+        scripts = {request.kind: write_script(folder, request) for request in requests}
         started = {each: stack.enter_context(running(each, model, requests[0])) for each in servers}
         for each in started.values():  # caches, imports and rates settle
             measure(each, scripts["multipart"], 8, seconds)
