@@ -126,10 +126,10 @@ def fill(sequences: Sequence[PatchSequence], patches: NDArray[np.uint8], grid: N
         patches: uint8 [B, N, P*P*3].
         grid: int64 [B, 2].
     """
-    for row, sequence in zip(patches, sequences, strict=False):
-        row[: len(sequence.patches)] = sequence.patches
-    grid[: len(sequences)] = [sequence.grid for sequence in sequences]
     grid[len(sequences) :] = 1
+    for place, sequence in enumerate(sequences):
+        patches[place, : len(sequence.patches)] = sequence.patches
+        grid[place] = sequence.grid
 
 
 def assemble(sequences: Sequence[PatchSequence]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto
 from tiny_artifact import MANIFEST, build_model, renamed, write_artifact
 
+from service.batching import BatchLimits
 from service.engine import Engine
 from service.errors import EngineError, StartError
 from service.settings import EngineSettings
@@ -123,6 +124,35 @@ def test_a_provider_that_is_missing_stops_the_start(artifact: Path, provider: st
         pytest.skip("this machine has one")
     with pytest.raises(StartError, match=rf"provider {provider}.*patchserve\[gpu\]"):
         load(artifact, provider=provider)
+
+
+def test_on_the_cpu_batches_keep_their_shape_unless_lengths_are_given(artifact: Path, engine: Engine) -> None:
+    limits = BatchLimits(max_patches=200, max_images=4, overhead_patches=0)
+    memory = engine.open_memory(limits)
+    assert (memory.buckets.lengths, list(memory.warm_up)) == ((), [])
+    memory = load(artifact, length_buckets="60", max_warm_up_shapes=3).open_memory(limits)
+    assert memory.buckets.lengths == (49, 60, 100)
+    assert list(memory.warm_up) == [(4, 49), (2, 49), (1, 49)]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_every_bucket_answers_as_the_cpu(engine: Engine, artifact: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("no onnxruntime-gpu here")
+    limits = BatchLimits(max_patches=200, max_images=4, overhead_patches=0)
+    rng = np.random.default_rng(0)
+    for graphs in (False, True):
+        on_device = load(artifact, provider="cuda", cuda_graphs=graphs)
+        memory = on_device.open_memory(limits)
+        for buffer in (*memory.buffers, *memory.buffers):
+            for images, length in memory.warm_up:
+                patches, grid = buffer.shaped(images, length, 48)
+                patches[:] = rng.integers(0, 256, patches.shape, np.uint8)
+                grid[:] = (1, length)
+                buffer.ready(patches, grid)
+                np.testing.assert_allclose(on_device.run(patches, grid), engine.run(patches, grid), atol=1e-4)
 
 
 @pytest.mark.gpu
