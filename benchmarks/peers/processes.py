@@ -20,7 +20,7 @@ Process: TypeAlias = "subprocess.Popen[bytes]"
 
 _PR_SET_CHILD_SUBREAPER = 36
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_IDLE_SHARE = 0.1  # of one core: schedulers and heartbeats go on
+_IDLE_SHARE = 0.5  # of one core: some servers poll all the time, and a backlog takes more than one
 
 
 def adopt_orphans() -> None:

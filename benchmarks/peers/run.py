@@ -10,6 +10,7 @@ connections), stopped. Results are appended to a file of JSON lines as they are 
 goes on where it ended. It exits with status 75 if `--stop-after-s` left cells unmeasured.
 """
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,7 @@ def _show(result: Result) -> None:
 def _run(wanted: Wanted, results: Path, place: Place, checkpoint: Path | None, until_s: float) -> bool:
     """Measure what is missing; says whether nothing is left."""
     processes.adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server is stopped too
     weights = cache(lambda model: prepare(model, place.work, checkpoint))
     for stop in itinerary(wanted, {result.cell for result in read(results)}):
         for result in _measure(stop, weights(stop.model), place):

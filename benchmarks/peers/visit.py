@@ -1,6 +1,7 @@
 """One visit to one server: start it, hold its answers against the right ones, measure the cells asked for, stop it."""
 
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from benchmarks.peers.results import Cell, Result
 _ROOT = Path(__file__).parents[2]
 _PORT = 18100  # below the range that the kernel gives to outgoing connections; some servers take the next four too
 _START_TIMEOUT_S = 90.0
-_WARM_UP_S = 2.0
+_WARM_UP_S = 1.0
 _WARM_UP_CONNECTIONS = 8
 _DRAIN_TIMEOUT_S = 40.0  # 128 requests to a base-size model, cut when the load ends
 
@@ -62,6 +63,7 @@ def visit(
     """
     max_batch = min(task.max_batch for task in tasks.values())
     verdicts: dict[str, str] = {}
+    _refuse_taken_port()
     with _running(server, model, max_batch, place) as error:
         for cell, seconds in cells:
             workload = cell.workload
@@ -71,6 +73,17 @@ def visit(
                 yield Result(cell, error=problem)
             else:
                 yield _measure(server, cell, write_bodies(tasks[workload].images, server.form, place.work), seconds)
+
+
+def _refuse_taken_port() -> None:
+    """A server that is left from elsewhere would be measured in place of the next.
+
+    Raises:
+        SystemExit: if something listens already.
+    """
+    with socket.socket() as client:
+        if client.connect_ex(("127.0.0.1", _PORT)) == 0:
+            raise SystemExit(f"something listens on 127.0.0.1:{_PORT} already")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from fastapi import FastAPI, UploadFile
 
 from benchmarks.peers.servers.classifier import Classifier, PeerSettings
 
-_THREADS = 2
+_THREADS = 1
 
 
 def create_app() -> FastAPI:

@@ -24,7 +24,7 @@ class Api(ls.LitAPI):  # type: ignore[misc]
 
     def decode_request(self, request: Request) -> PatchSequence:
         """One form to patches; what arrives is the form of that request."""
-        return self._classifier.read(request["file"].file.read())  # type: ignore[index]
+        return self._classifier.read(request["file"].file.read())
 
     def batch(self, inputs: list[PatchSequence]) -> list[PatchSequence]:
         """Stacking is part of `predict`: images differ in length."""
