@@ -87,7 +87,7 @@ class BatchSettings(_Group):
     max_batch_patches: int = Field(default=2048, ge=1, description="padded patches of one batch (images x longest)")
     max_batch_images: int = Field(default=64, ge=1, le=65536, description="images of one batch")
     batch_overhead_patches: int = Field(
-        default=256, ge=0, description="padding accepted to save an engine run, patches"
+        default=32, ge=0, description="padding of a batch accepted to save an engine run, patches; more for a GPU"
     )
 
 

@@ -84,7 +84,7 @@ async def test_several_uploads_answer_in_order_and_a_bad_one_fails_alone(
 
 async def test_images_of_one_request_share_a_batch(serving: Serving) -> None:
     sizes = [(28, 28), (40, 20), (12, 60), (64, 64)]
-    async with serving() as client:
+    async with serving(batch_overhead_patches=256) as client:
         response = await classify(client, *[picture(size=size) for size in sizes])
         seen = await metrics(client)
     patches = [result["patches"] for result in response.json()["results"]]
@@ -275,7 +275,7 @@ async def test_requests_that_wait_together_share_a_batch_and_get_what_they_get_a
     pictures = [
         picture((200, 30 * place, 10), size) for place, size in enumerate([(28, 28), (40, 20), (12, 60), (64, 64)])
     ]
-    async with serving(engine) as client:
+    async with serving(engine, batch_overhead_patches=256) as client:
         alone = [(await classify(client, each)).json()["results"] for each in pictures]
         runs = engine.runs
         engine.may_run.clear()
