@@ -55,7 +55,7 @@ _PATCHSERVE = Server(
     ("patchserve", "serve", "{model}", "--port", "{port}"),
     best_class=lambda document: _first(document["results"][0]),
 )
-_FASTAPI = Server("fastapi", "multipart", "/classify", "/docs", _module("fastapi_server"))
+_FASTAPI = Server("fastapi", "multipart", "/classify", "/docs", _module("fastapi_server"), threads=1)
 _FASTAPI_TORCH = Server(
     "fastapi-torch", "multipart", "/classify", "/docs", _module("fastapi_torch_server"), weights="checkpoint"
 )
@@ -89,6 +89,7 @@ _RAY = Server(
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     },
+    threads=1,
 )
 _MLSERVER = Server(
     "mlserver",
@@ -98,7 +99,7 @@ _MLSERVER = Server(
     _module("mlserver_server"),
     best_class=lambda document: _first(json.loads(document["outputs"][0]["data"][0])),
 )
-_TORCHSERVE = Server("torchserve", "raw", "/predictions/peer", "/ping", _module("torchserve_server"))
+_TORCHSERVE = Server("torchserve", "raw", "/predictions/peer", "/ping", _module("torchserve_server"), threads=1)
 
 SERVERS = {
     server.name: server
