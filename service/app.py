@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from service.admission import Admission, Ledger, Rate, Speed
 from service.batching import BatchLimits
-from service.classify import Classifier, classify_router
+from service.classify import Classifier, ShortWay, classify_router
 from service.cores import usable_cores
 from service.engine import Engine, Model
 from service.errors import StartError
@@ -147,7 +147,7 @@ def assemble_app(
         await backend.close()
         pool.shutdown(wait=False, cancel_futures=True)
 
-    app = _Service(lambda inner: Tracking(inner, metrics, log, lifecycle, clock), lifespan)
+    app = _Service(lambda inner: Tracking(ShortWay(inner, classifier), metrics, log, lifecycle, clock), lifespan)
     app.state.metrics = metrics
     install_handlers(app)
     app.include_router(classify_router(classifier))

@@ -6,6 +6,7 @@ When several processes serve together, prometheus-client keeps the numbers in fi
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -40,17 +41,35 @@ class Metrics:
         # What is going on now; all return to 0 at rest.
         self.inflight = self._gauge("inflight_requests", "Requests without a complete reply")
         self.decode_inflight = self._gauge("decode_inflight", "Images in a decode thread")
+        # `labels` checks and formats at every call: what it gave is kept. Labels are few, see above.
+        self._request = cache(self.requests.labels)
+        self._image = cache(self.images.labels)
+        self._stage = cache(self.stages.labels)
+        self._batch = cache(self.batches.labels)
+        self._fate = cache(self.fates.labels)
+
+    def request_ended(self, route: str, outcome: str) -> None:
+        """Count one request by how it ended: `ok` or the code of a problem."""
+        self._request(route, outcome).inc()
+
+    def image_answered(self, outcome: str) -> None:
+        """Count one upload by how it ended."""
+        self._image(outcome).inc()
+
+    def stage_took(self, stage: str, seconds: float) -> None:
+        """Note how long one stage of a request took."""
+        self._stage(stage).observe(seconds)
 
     def batch_ran(self, report: BatchReport) -> None:
         """Count one engine run."""
-        self.batches.labels("failed" if report.failed else "ok").inc()
+        self._batch("failed" if report.failed else "ok").inc()
         self.batch_images.observe(report.images)
         self.batch_patches.observe(report.patches)
         self.padding_ratio.observe(1 - report.patches / report.padded_patches)
 
     def image_left(self, fate: Fate) -> None:
         """Count one image that left the scheduler."""
-        self.fates.labels(fate).inc()
+        self._fate(fate).inc()
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge that is read when somebody asks; `read` answers for all processes."""

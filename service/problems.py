@@ -50,6 +50,12 @@ def problem_response(error: RequestError, request_id: str) -> Response:
     return Response(document.model_dump_json(), error.status, headers, MEDIA_TYPE)
 
 
+def refuse(request: Request, error: RequestError) -> Response:
+    """The reply for an error, noted for the request's line in the log and its place in the metrics."""
+    request.state.problem = error.code
+    return problem_response(error, request.state.request_id)
+
+
 def install_handlers(app: FastAPI) -> None:
     """Turn our errors, and the framework's own, into problem documents."""
     handlers: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
@@ -63,20 +69,19 @@ def install_handlers(app: FastAPI) -> None:
 
 
 async def _on_request_error(request: Request, error: RequestError) -> Response:
-    request.state.problem = error.code
-    return problem_response(error, request.state.request_id)
+    return refuse(request, error)
 
 
 async def _on_invalid_parameter(request: Request, _: RequestValidationError) -> Response:
-    return await _on_request_error(request, InvalidParameter())
+    return refuse(request, InvalidParameter())
 
 
 async def _on_http_exception(request: Request, exception: HTTPException) -> Response:
-    response = await _on_request_error(request, _BY_STATUS.get(exception.status_code, Internal)())
+    response = refuse(request, _BY_STATUS.get(exception.status_code, Internal)())
     if allowed := (exception.headers or {}).get("Allow"):
         response.headers["Allow"] = allowed
     return response
 
 
 async def _on_bug(request: Request, _: Exception) -> Response:
-    return await _on_request_error(request, Internal())
+    return refuse(request, Internal())

@@ -123,7 +123,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or not self.cycle.response_complete:
             return  # or a later request is already being served
         if self._violation is not None:
-            self._metrics.requests.labels("unmatched", self._violation.code).inc()
+            self._metrics.request_ended("unmatched", self._violation.code)
             self._refuse(self._violation)
         elif self.cycle.more_body:
             self._unset_keepalive_if_required()
@@ -156,7 +156,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._reading_headers:
             self._end_malformed_body()
         elif self.cycle is None or self.cycle.response_complete:
-            self._metrics.requests.labels("unmatched", self._violation.code).inc()
+            self._metrics.request_ended("unmatched", self._violation.code)
             self._refuse(self._violation)
         # Otherwise on_response_complete goes on when the requests before this one have been answered.
 

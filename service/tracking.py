@@ -80,7 +80,7 @@ class Tracking:
             state["problem"] = ClientClosed.code
         route = getattr(scope.get("route"), "path", "unmatched")
         outcome = state.get("problem", "ok")
-        self._metrics.requests.labels(route, outcome).inc()
+        self._metrics.request_ended(route, outcome)
         write = self._log.debug if route in _QUIET_ROUTES else self._log.info
         write(
             "request",

@@ -124,6 +124,25 @@ async def test_a_bad_parameter_is_422_and_is_not_echoed(serving: Serving, red: b
     assert response.json()["detail"] == "A query parameter is unknown or out of its range; /docs lists them."
 
 
+async def test_of_a_parameter_that_comes_twice_the_last_counts(serving: Serving, red: bytes) -> None:
+    async with serving() as client:
+        [result] = (await classify(client, red, query="?k=3&k=2&k=1")).json()["results"]
+    assert len(result["predictions"]) == 1
+
+
+async def test_the_short_way_answers_as_the_route_does(serving: Serving, red: bytes) -> None:
+    async with serving() as client:
+        short = (await classify(client, red, query="?k=2")).json()
+        tracking = client._transport.app.middleware_stack  # type: ignore[attr-defined]
+        tracking._app = tracking._app._app
+        long = (await classify(client, red, query="?k=2")).json()
+        refused = await classify(client, red, query="?k=2&k=0")
+        seen = await metrics(client)
+    assert short["results"] == long["results"]
+    assert problem(refused) == (422, "invalid_parameter")
+    assert seen["requests_total", "/classify", "ok"] == 2
+
+
 @pytest.mark.parametrize(
     ("upload", "expected"),
     [
