@@ -4,12 +4,16 @@ import logging
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 import structlog
 
 from service.settings import LogSettings
+
+# The lines of this time are written together: to wake the thread for each one costs more than to write it.
+_PAUSE_S = 0.02
 
 
 class LossyStream:
@@ -82,7 +86,9 @@ class BackgroundStream(LossyStream):
     def _write_all(self) -> None:
         while (text := self._lines.get()) is not None:
             super().write(text)
-            super().flush()
+            if self._lines.empty():
+                super().flush()
+                time.sleep(_PAUSE_S)
 
 
 def open_log(settings: LogSettings, stream: LossyStream, *, is_terminal: bool) -> structlog.typing.FilteringBoundLogger:
@@ -108,7 +114,7 @@ def open_log(settings: LogSettings, stream: LossyStream, *, is_terminal: bool) -
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
     )
-    return cast("structlog.typing.FilteringBoundLogger", logger)
+    return cast("structlog.typing.FilteringBoundLogger", logger.bind())  # unbound, every line would bind it anew
 
 
 def quiet_libraries() -> None:

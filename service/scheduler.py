@@ -213,14 +213,16 @@ class Scheduler:
             self._observer.engine_failed(error, len(part))
             return False
         self._observer.batch_ran(BatchReport(*sizes, seconds=run.seconds))
-        for ticket, logits in zip(part, run.logits, strict=True):
-            self._answer(ticket, logits, run, len(part))
+        finite = np.isfinite(run.logits).all(axis=1).tolist()
+        for ticket, logits, is_finite in zip(part, run.logits, finite, strict=True):
+            if is_finite:
+                self._answer(ticket, logits, run, len(part))
+            else:
+                self._fail(ticket, Internal(), "failed")
         return True
 
     def _answer(self, ticket: _Ticket, logits: NDArray[np.float32], run: Run, batch_images: int) -> None:
-        if not np.isfinite(logits).all():
-            self._fail(ticket, Internal(), "failed")
-        elif ticket.deadline_s <= self._clock():
+        if ticket.deadline_s <= self._clock():
             self._fail(ticket, DeadlineExceeded(), "expired")
         elif ticket.future.done():
             self._observer.image_left("wasted")
