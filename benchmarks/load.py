@@ -101,10 +101,11 @@ async def closed_loop(host: str, port: int, requests: list[bytes], connections: 
     answered: list[int] = []
     begin = time.perf_counter() + seconds / 10
     end = begin + seconds
+    source = cycle(range(len(requests)))  # of all connections together: the order of the requests is kept
 
-    async def connection(offset: int) -> None:
+    async def connection() -> None:
         reader, writer = await asyncio.open_connection(host, port)
-        for index in islice(cycle(range(len(requests))), offset % len(requests), None):
+        for index in source:
             sent = time.perf_counter()
             if sent > end:
                 break
@@ -116,7 +117,7 @@ async def closed_loop(host: str, port: int, requests: list[bytes], connections: 
                 answered.extend([index] if status == 200 else [])
         writer.close()
 
-    await asyncio.gather(*(connection(index) for index in range(connections)))
+    await asyncio.gather(*(connection() for _ in range(connections)))
     return Measured(len(answered) / seconds, latencies, statuses, answered)
 
 

@@ -7,6 +7,7 @@ A model that keeps the aspect ratio (ViT-Ti/16, random weights, at most 196 patc
 photographs from 64x64 to 640x480 pixels, 16 to 196 patches. Compared, interleaved, 32 connections each:
 
 - `mixed`: the twenty shapes in random order;
+- `runs`: the same images, 32 of one shape after the other: what batches of one shape cost at these lengths;
 - `uniform`: images of one shape with as many pixels to decode and as many patches as the mean of `mixed`;
 - `buckets`: `mixed`, only images of equal length share a batch (`--batch-overhead-patches 0`);
 - `arrival`: `mixed`, whatever waits shares a batch, padded as much as it takes (no limit of padding);
@@ -76,10 +77,13 @@ def one_shape(shapes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], int]:
     return (side, side), patches
 
 
-def mixed(photos: list[Image.Image], *, padded: bool) -> Stream:
-    """Every shape of several photographs, in an order that is random and always the same."""
+def mixed(photos: list[Image.Image], *, padded: bool = False, run: int = 1) -> Stream:
+    """Every shape of several photographs, `run` times each, in an order that is random and always the same."""
     shapes = [(shape, photo) for shape in SHAPES for photo in photos]
     random.Random(0).shuffle(shapes)  # noqa: S311 - not a secret
+    if run > 1:
+        first = photos[0]
+        shapes = [each for each in shapes if each[1] is first for _ in range(run)]
     images = [fitted(photo, *shape) for shape, photo in shapes]
     files = [encode(_pad(image) if padded else image) for image in images]
     return Stream([request_of(data, "localhost") for data in files], lengths([shape for shape, _ in shapes]))
@@ -137,7 +141,7 @@ def command(
     """Patches per second of each stream, as a share of the uniform one."""
     model = artifact(variant, "--resize", "aspect", "--max-patches", str(MAX_PATCHES))
     photos = list(photographs().values())[:3]
-    plain, same, padded = mixed(photos, padded=False), uniform(photos), mixed(photos, padded=True)
+    plain, same, padded = mixed(photos), uniform(photos), mixed(photos, padded=True)
     mean = statistics.mean(plain.patches)
     print(f"{variant}, {connections} connections, {len(SHAPES)} shapes of {min(plain.patches)} to {max(plain.patches)}")
     print(f"patches, mean {mean:.1f}; the uniform stream has {same.patches[0]}")
@@ -149,6 +153,7 @@ def command(
         streams = {
             "mixed": (default, plain),
             "uniform": (default, same),
+            "runs": (default, mixed(photos, run=32)),
             "buckets": (buckets, plain),
             "arrival": (arrival, plain),
             "padded": (default, padded),
