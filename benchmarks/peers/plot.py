@@ -21,6 +21,7 @@ def plot(cells: Mapping[Key, Standing], servers: Sequence[str], path: Path) -> N
     for axes, model in zip(canvas.subplots(1, len(models), sharey=True, squeeze=False)[0], models, strict=True):
         _panel(axes, {key[2]: standing for key, standing in cells.items() if key[0] == model}, servers)
         axes.set_title(model)
+    axes.set_ylim(bottom=0)  # of all panels, which share it; earlier it would cut what later panels hold
     canvas.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize="small")
     canvas.supxlabel("connections", fontsize="medium")
     canvas.supylabel("share of the loop without HTTP", fontsize="medium")
@@ -35,7 +36,6 @@ def _panel(axes: Axes, by_connections: Mapping[int, Standing], servers: Sequence
         axes.plot(range(len(counts)), shares, "o-", label=server, lw=2.4 if ours else 1, ms=4, zorder=3 if ours else 2)
     axes.set_xticks(range(len(counts)), [str(count) for count in counts])
     axes.axhline(1, color="grey", lw=0.8, ls="--")
-    axes.set_ylim(bottom=0)
     axes.grid(axis="y", alpha=0.3)
 
 
