@@ -1,7 +1,8 @@
 """The graph: a trained model to ONNX operators, with both axes dynamic.
 
-The model is not bent for export; `ServingGraph` is a copy of it with three changes: the normalisation of pixels is
-folded into the patch embedding, attention becomes the operator of the chosen opset, and outputs are float32.
+The model is not bent for export; `ServingGraph` is a copy of it with four changes: the normalisation of pixels is
+folded into the patch embedding, queries, keys and values come from a MatMul each, attention becomes the operator of the
+chosen opset, and outputs are float32.
 
 Axes: `B` images, `N` patches, `T` tokens, `D` width, `H` heads, `K` classes.
 """
@@ -14,7 +15,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from model.attention import Attend, matmul_attention
+from model.attention import Attend, Attention, Inputs, matmul_attention
+from model.blocks import leading
 from model.manifest import METADATA_KEY, Manifest, Precision
 from model.vit import PatchEmbedding, VisionTransformer
 
@@ -68,6 +70,44 @@ def onnx_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, h
     return mixed
 
 
+class SplitInputs(nn.Module):
+    """`QueryKeyValue` as three MatMuls and, as a rule, one Add instead of one MatMul, one wide Add and a Split.
+
+    A bias of the keys adds the same to all scores of a query, which Softmax takes away again, unless the keys are
+    normalised. A bias of the values passes through attention unchanged, since its weights sum to 1: it moves into the
+    bias of the projection, unless a norm or the difference of two maps lies between.
+    """
+
+    def __init__(self, source: Attention) -> None:
+        super().__init__()
+        weights, biases = source.qkv.weight.chunk(3), source.qkv.bias.chunk(3)
+        movable = type(source) is Attention and isinstance(source.norm, nn.Identity)
+        self.query = _linear(weights[0], biases[0])
+        self.key = _linear(weights[1], None if source.key_norm is None else biases[1])
+        self.value = _linear(weights[2], None if movable else biases[2])
+        if movable:
+            moved = source.project.weight.double() @ biases[2].double()
+            with torch.no_grad():
+                source.project.bias.copy_(source.project.bias.double() + moved)
+
+    def forward(self, tokens: Tensor, first: int | None) -> Inputs:
+        """`[B, T, D]` to queries `[B, S, D]`, keys and values `[B, T, D]`."""
+        return self.query(leading(tokens, first)), self.key(tokens), self.value(tokens)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A layer of these values."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
+    return layer
+
+
+def _split_inputs(model: VisionTransformer) -> None:
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.qkv = SplitInputs(module)  # type: ignore[assignment]
+
+
 _ATTENTION: dict[Opset, Attend] = {24: onnx_attention, 18: matmul_attention}
 
 
@@ -78,6 +118,7 @@ class ServingGraph(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model)
         self.model.attend_with(_ATTENTION[opset])
+        _split_inputs(self.model)
         if isinstance(model.embedding, PatchEmbedding):
             self.model.embedding = FoldedPatchEmbedding(model.embedding, dtype)  # type: ignore[assignment]
         self.to(dtype).eval().requires_grad_(False)

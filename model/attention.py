@@ -13,13 +13,14 @@ from model.architecture import ViTConfig
 from model.norms import RmsNorm, make_norm
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
+Inputs = tuple[Tensor, Tensor, Tensor]
 
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads: int) -> Tensor:
     """Attention that ignores padding.
 
     Args:
-        query: `[B, S, D]`; S is T, or 1 for a query that pools.
+        query: `[B, S, D]`; S is T, 1 for a query that pools, or the few first tokens that somebody reads.
         key: `[B, T, D]`.
         value: `[B, T, E]`; E is D, or 2*D for differential attention.
         lengths: int64 `[B]`, valid tokens of each image, counted from the left.
@@ -60,13 +61,33 @@ def _by_head(norm: nn.Module, tokens: Tensor, heads: int) -> Tensor:
     return normalised.flatten(-2)
 
 
+class QueryKeyValue(nn.Linear):
+    """Queries, keys and values from one matrix, in this order of its rows."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 3 * width)
+
+    def forward(self, tokens: Tensor, first: int | None = None) -> Inputs:  # type: ignore[override]
+        """Queries of the first tokens or of all, keys and values of all: `[B, T, D]` to `[B, S, D]`, `[B, T, D]` twice.
+
+        Another module of these arguments may take its place; export puts one there.
+        """
+        width = self.in_features
+        if first is None:
+            query, key, value = super().forward(tokens).chunk(3, dim=-1)
+        else:
+            query = F.linear(tokens[:, :first], self.weight[:width], self.bias[:width])
+            key, value = F.linear(tokens, self.weight[width:], self.bias[width:]).chunk(2, dim=-1)
+        return query, key, value
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, with norms of queries and keys and of the result if the configuration has them."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.qkv = QueryKeyValue(config.width)
         self.query_norm = make_norm(config, self.query_width(config)) if config.qk_norm else None
         self.key_norm = make_norm(config, self.query_width(config)) if config.qk_norm else None
         self.norm = make_norm(config, config.width) if config.inner_norm else nn.Identity()
@@ -79,14 +100,14 @@ class Attention(nn.Module):
         """Values of one head's query."""
         return config.width // config.heads
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`."""
-        query, key, value = self.qkv(tokens).chunk(3, dim=-1)
+    def forward(self, tokens: Tensor, lengths: Tensor, first: int | None = None) -> Tensor:
+        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`, or `[B, first, D]`: what the first tokens alone gather."""
+        query, key, value = self.qkv(tokens, first)
         projected: Tensor = self.project(self.norm(self.mix(query, key, value, lengths)))
         return projected
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Tensor:
-        """`[B, T, D]` each, valid tokens `[B]` to `[B, T, D]`."""
+        """`[B, S, D]`, `[B, T, D]` twice, valid tokens `[B]` to `[B, S, D]`."""
         return self.attend(*self._normalised(query, key), value, lengths, self.heads)
 
     def _normalised(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +134,7 @@ class DifferentialAttention(Attention):
         return config.width // config.heads // 2
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Tensor:
-        """`[B, T, D]` each, valid tokens `[B]` to `[B, T, D]`."""
+        """`[B, S, D]`, `[B, T, D]` twice, valid tokens `[B]` to `[B, S, D]`."""
         first, second = (
             self.attend(*self._normalised(half_query, half_key), value, lengths, self.heads)
             for half_query, half_key in zip(query.chunk(2, -1), key.chunk(2, -1), strict=True)

@@ -55,6 +55,11 @@ def make_mlp(config: ViTConfig, *, inner_norm: bool = False) -> nn.Sequential:
     return nn.Sequential(nn.Linear(config.width, hidden), activation, nn.Linear(config.mlp_dim, config.width))
 
 
+def leading(tokens: Tensor, first: int | None) -> Tensor:
+    """The first tokens, `[B, first, D]`, or all of them."""
+    return tokens if first is None else tokens[:, :first]
+
+
 class LayerScale(nn.Module):
     """A learned factor for each channel ("Going deeper with Image Transformers", Touvron et al. 2021)."""
 
@@ -79,9 +84,9 @@ class Block(nn.Module):
         self.mlp = make_mlp(config, inner_norm=config.inner_norm)
         self.scale2 = LayerScale(config.width) if config.layer_scale else nn.Identity()
 
-    def attend(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """The branch of attention."""
-        attended: Tensor = self.scale1(self.attention(self.norm1(tokens), lengths))
+    def attend(self, tokens: Tensor, lengths: Tensor, first: int | None = None) -> Tensor:
+        """The branch of attention, of all tokens or of the first ones."""
+        attended: Tensor = self.scale1(self.attention(self.norm1(tokens), lengths, first))
         return attended
 
     def transform(self, tokens: Tensor) -> Tensor:
@@ -89,18 +94,18 @@ class Block(nn.Module):
         transformed: Tensor = self.scale2(self.mlp(self.norm2(tokens)))
         return transformed
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`."""
-        tokens = tokens + self.attend(tokens, lengths)
+    def forward(self, tokens: Tensor, lengths: Tensor, first: int | None = None) -> Tensor:
+        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`, or `[B, first, D]`."""
+        tokens = leading(tokens, first) + self.attend(tokens, lengths, first)
         return tokens + self.transform(tokens)
 
 
 class PostNormBlock(Block):
     """The norms come after the branches ("Swin Transformer V2", Liu et al. 2021, section 3.2)."""
 
-    def attend(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """The branch of attention."""
-        attended: Tensor = self.scale1(self.norm1(self.attention(tokens, lengths)))
+    def attend(self, tokens: Tensor, lengths: Tensor, first: int | None = None) -> Tensor:
+        """The branch of attention, of all tokens or of the first ones."""
+        attended: Tensor = self.scale1(self.norm1(self.attention(tokens, lengths, first)))
         return attended
 
     def transform(self, tokens: Tensor) -> Tensor:
@@ -112,9 +117,10 @@ class PostNormBlock(Block):
 class ParallelBlock(Block):
     """Attention and MLP read the same tokens ("Scaling Vision Transformers to 22 Billion Parameters", 2023)."""
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`."""
-        return tokens + self.attend(tokens, lengths) + self.transform(tokens)
+    def forward(self, tokens: Tensor, lengths: Tensor, first: int | None = None) -> Tensor:
+        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`, or `[B, first, D]`."""
+        own = leading(tokens, first)
+        return own + self.attend(tokens, lengths, first) + self.transform(own)
 
 
 class BranchedBlock(nn.Module):
@@ -124,10 +130,11 @@ class BranchedBlock(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(Block(config) for _ in range(config.branches))
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`."""
+    def forward(self, tokens: Tensor, lengths: Tensor, first: int | None = None) -> Tensor:
+        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`, or `[B, first, D]`."""
         branches = [branch for branch in self.branches if isinstance(branch, Block)]
-        tokens = tokens + torch.stack([branch.attend(tokens, lengths) for branch in branches]).sum(0)
+        attended = torch.stack([branch.attend(tokens, lengths, first) for branch in branches]).sum(0)
+        tokens = leading(tokens, first) + attended
         return tokens + torch.stack([branch.transform(tokens) for branch in branches]).sum(0)
 
 

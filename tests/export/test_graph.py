@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from export import verify
-from export.graph import ExportError, FoldedPatchEmbedding, Opset, build_graph, check_size
+from export.graph import ExportError, FoldedPatchEmbedding, Opset, SplitInputs, build_graph, check_size
 from model.architecture import ViTConfig
+from model.attention import Attention
 from model.manifest import Manifest, Preprocessing, Provenance
 from model.vit import PatchEmbedding, VisionTransformer, decode_variant
 
@@ -92,6 +93,20 @@ def test_folding_the_normalisation_changes_nothing() -> None:
         halved = FoldedPatchEmbedding(embedding, torch.float16).half()(patches, grid).float()
         torch.testing.assert_close(folded, embedding(patches, grid), atol=2e-6, rtol=0)
         torch.testing.assert_close(halved, embedding(patches, grid), atol=4e-3, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"qk_norm": True}, {"inner_norm": True}])
+def test_split_inputs_drop_and_move_biases_without_a_change(options: dict[str, bool]) -> None:
+    torch.manual_seed(0)
+    attention = Attention(ViTConfig(width=32, depth=1, heads=2, mlp_dim=32, **options)).double()  # type: ignore[arg-type]
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    tokens, lengths = torch.randn(2, 6, 32, dtype=torch.float64), torch.tensor([6, 3])
+    expected = attention(tokens, lengths)
+    attention.qkv = SplitInputs(attention).double()  # type: ignore[assignment]
+    torch.testing.assert_close(attention(tokens, lengths), expected, atol=1e-5, rtol=0)
+    moved = [attention.qkv.get_submodule(name).bias is None for name in ("query", "key", "value")]
+    assert moved == [False, "qk_norm" not in options, "inner_norm" not in options]
 
 
 def test_weights_over_the_limit_of_one_file_are_refused_with_the_way_out() -> None:

@@ -48,7 +48,7 @@ def test_differential_attention_is_a_difference_of_two() -> None:
     attention = DifferentialAttention(ViTConfig(width=8, depth=1, heads=1, mlp_dim=8))
     torch.nn.init.constant_(attention.balance, 0.3)
     tokens = torch.randn(1, 5, 8)
-    query, key, value = attention.qkv(tokens)[0].chunk(3, -1)
+    query, key, value = (part[0] for part in attention.qkv(tokens))
     maps = [(query[:, half] @ key[:, half].T / 2).softmax(-1) for half in (slice(0, 4), slice(4, 8))]
     mixed = (maps[0] - 0.3 * maps[1]) @ value
     expected = attention.project(mixed / (mixed.square().mean(-1, keepdim=True) + 1e-5).sqrt())
