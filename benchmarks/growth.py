@@ -6,14 +6,14 @@
 ViT-Ti/16 with random weights in `service.engine.Engine`, one run at a time. Three series: one image of 16 to 4,096
 patches (square grids); 1 to 64 images of 196 patches; one image of 196 patches with heads of 10 to 21,843 classes.
 Time: medians of interleaved repetitions, all points of a series in turn in one process. Memory: each point in a process
-of its own, the peak of its resident set (getrusage) after three runs; the smallest point is the floor of process and
-weights. The exponent p is that of y = c * x^p, fitted in each tenfold stretch.
+of its own, the peak of its resident set during three runs, in all and beyond what it held before them (Linux: the peak
+is reset through /proc/self/clear_refs): the first includes interpreter and weights, the second is the work. The
+exponent p is that of y = c * x^p, fitted in each tenfold stretch.
 """
 
 import functools
 import importlib
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -81,23 +81,35 @@ def time_command(
 @app.command("memory")
 def memory_command(plot: Annotated[Path | None, typer.Option(help="SVG to write.")] = None) -> None:
     """Peak of the resident set."""
-    found = {name: [(x, _peak_mb(point)) for x, point in points] for name, points in series().items()}
-    _report(found, "MB", plot)
+    peaks = {name: [(x, *_peak_mb(point)) for x, point in points] for name, points in series().items()}
+    print("In all:")
+    _report({name: [(x, total) for x, total, _ in points] for name, points in peaks.items()}, "MB", None)
+    print("\nOf the runs:")
+    _report({name: [(x, own) for x, _, own in points] for name, points in peaks.items()}, "MB", plot)
 
 
-def _peak_mb(point: Point) -> float:
+def _peak_mb(point: Point) -> tuple[float, float]:
     images, side, classes = point
     command = [sys.executable, "-m", "benchmarks.growth", "point", str(images), str(side), str(model(classes))]
-    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    total, own = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return total, own
 
 
 @app.command(hidden=True)
 def point(images: int, side: int, path: Path) -> None:
-    """Peak of this process's resident set, megabytes, after three runs."""
+    """Peak of this process's resident set in three runs, and how much of it came with them, megabytes."""
     run = work(Engine(EngineSettings(model=path)), images, side)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is resident now
+    before = _status_mb("VmRSS")
     for _ in range(3):
         run()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+    peak = _status_mb("VmHWM")
+    print(json.dumps([peak, peak - before]))
+
+
+def _status_mb(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6
 
 
 def _report(found: dict[str, list[tuple[int, float]]], unit: str, plot: Path | None) -> None:
