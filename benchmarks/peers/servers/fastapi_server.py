@@ -1,9 +1,9 @@
 """Plain FastAPI with onnxruntime: the server that one writes in an afternoon, done well; multipart upload, no batching.
 
 As its docs recommend: `UploadFile`, a `def` endpoint (which runs in the thread pool) and one worker process per core
-(https://fastapi.tiangolo.com/deployment/server-workers/). FastAPI has no batching of its own. The thread pool is as
-large as the workers' share of the cores (https://www.starlette.dev/threadpool/): 40 threads, the default, that all
-decode and infer at once only take the cores from each other.
+(https://fastapi.tiangolo.com/deployment/server-workers/). FastAPI has no batching of its own. The thread pool has
+as many threads as there are cores (https://www.starlette.dev/threadpool/): 40, the default, that all decode and infer at
+once only take the cores from each other.
 """
 
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from fastapi import FastAPI, UploadFile
 
 from benchmarks.peers.servers.classifier import Classifier, PeerSettings
 
-_THREADS = 1
+_THREADS = 2  # of one process; with one, a process that got most of the connections leaves a core idle
 
 
 def create_app() -> FastAPI:
