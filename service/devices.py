@@ -1,8 +1,9 @@
 """Where batches wait for the engine: memory of the host that a device can copy from, and the copy itself.
 
-ONNX Runtime's Python interface allocates device memory, but neither page-locks host memory nor copies without holding
-Python's global lock (`OrtValue.update_inplace`). Both are single calls of the CUDA runtime library, which its CUDA
-provider has loaded already; `ctypes` lets other Python threads run meanwhile.
+ONNX Runtime's Python interface allocates device memory, but page-locked memory of the host only for providers that
+are registered as plug-ins (`OrtEpDevice.memory_info`), which is not how ours is opened; and its copy to a device
+(`OrtValue.update_inplace`) does not release Python's global lock. Both are single calls of the CUDA runtime library,
+which the CUDA provider has loaded already; `ctypes` lets other Python threads run meanwhile.
 https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__MEMORY.html
 """
 
