@@ -2,8 +2,8 @@
 
 As its docs recommend: `UploadFile`, a `def` endpoint (which runs in the thread pool) and one worker process per core
 (https://fastapi.tiangolo.com/deployment/server-workers/). FastAPI has no batching of its own. The thread pool has
-as many threads as there are cores (https://www.starlette.dev/threadpool/): 40, the default, that all decode and infer at
-once only take the cores from each other.
+as many threads as there are cores (https://www.starlette.dev/threadpool/): 40, the default, that all decode and infer
+at once only take the cores from each other.
 """
 
 from collections.abc import AsyncIterator
