@@ -4,16 +4,12 @@ import logging
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 import structlog
 
 from service.settings import LogSettings
-
-# The lines of this time are written together: to wake the thread for each one costs more than to write it.
-_PAUSE_S = 0.02
 
 
 class LossyStream:
@@ -86,9 +82,7 @@ class BackgroundStream(LossyStream):
     def _write_all(self) -> None:
         while (text := self._lines.get()) is not None:
             super().write(text)
-            if self._lines.empty():
-                super().flush()
-                time.sleep(_PAUSE_S)
+            super().flush()
 
 
 def open_log(settings: LogSettings, stream: LossyStream, *, is_terminal: bool) -> structlog.typing.FilteringBoundLogger:
