@@ -51,8 +51,10 @@ def create_app(
     """
     log = log or open_log(settings, standard_error(), is_terminal=False)
     engine = open_engine(settings, engine)
-    metrics, rate, runner = Metrics(), Rate(), BatchRunner(engine, clock)
-    scheduler = Scheduler(runner.run, batch_limits(settings, engine.model), clock, EngineObserver(metrics, rate, log))
+    metrics, rate, limits = Metrics(), Rate(), batch_limits(settings, engine.model)
+    runner = BatchRunner(engine, clock, engine.open_memory(limits))
+    runner.warm_up()
+    scheduler = Scheduler(runner.run, limits, clock, EngineObserver(metrics, rate, log))
     metrics.watch("engine_patches_per_second", "Speed of the engine, moving average", lambda: rate.per_s)
 
     async def close() -> None:
