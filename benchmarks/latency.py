@@ -31,6 +31,7 @@ from service.settings import EngineSettings
 
 _TURN_S = 0.25
 _LIMITS = ImageLimits()
+_PATH = "/classify?timeout_ms=30000"  # 32 images at once take B/16 longer than the default deadline
 
 
 def parts(model: Path | None, file: bytes) -> dict[str, Callable[[], object]]:
@@ -98,7 +99,7 @@ def command(
     for name in model or ["Ti/16", "B/16", "bundled"]:
         path = None if name == "bundled" else Path(name) if name.endswith(".onnx") else artifact(name)
         files = make_jpegs(224, 224)
-        requests = [request_of(file, "localhost") for file in files]
+        requests = [request_of(file, "localhost", _PATH) for file in files]
         with serve(path, option or []) as served:
             taken = asyncio.run(one_connection(served, requests[0], parts(path, files[0]), rounds))
             halves = [asyncio.run(half_load(served, requests, seconds)) for _ in range(loops)]
