@@ -139,6 +139,9 @@ def _draw(found: dict[str, list[tuple[int, float]]], unit: str, path: Path) -> N
 def _draw_series(axis: Any, points: list[tuple[int, float]]) -> None:
     values = dict(points)
     axis.plot(*zip(*points, strict=True), "o-", markersize=4)
+    low, high = min(values.values()), max(values.values())
+    room = max(1.3, (10 / (high / low)) ** 0.5)  # at least a decade, or noise looks like growth
+    axis.set_ylim(low / room, high * room)
     for low, high, p in _exponents(points):
         middle = (low * high) ** 0.5
         height = (values[int(low)] * values[int(high)]) ** 0.5
