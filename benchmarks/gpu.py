@@ -81,7 +81,8 @@ def bound(settings: EngineSettings, batches: list[list[PatchSequence]]) -> Work:
         async def one() -> None:
             nonlocal answered
             while time.perf_counter() < end:
-                answered += len((await runner.run(next(source))).logits)
+                run = await runner.run(next(source))  # not in the sum: `+=` reads its left side before it waits
+                answered += len(run.logits)
 
         started = time.perf_counter()
         await asyncio.gather(one(), one())
