@@ -5,8 +5,8 @@
 Requests with one to eight files of random size (16 to 640 pixels a side, JPEG, PNG or WebP) and a random budget from
 1 to `max_patches`, over six connections with random pauses: batches of random size and length, through HTTP, decoders,
 scheduler and engine. The model keeps the aspect ratio, so nearly every image has another number of patches. Every five
-seconds the memory of all processes of the service is read (PSS: what they share counts once). After a warm-up of a
-quarter of the time a line is fitted; its slope is what the service would gain in an hour.
+seconds the memory that all processes of the service filled is read (anonymous and shared memory; what they share counts
+once). After a warm-up of a quarter of the time a line is fitted; its slope is what the service would gain in an hour.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ def random_request(draw: random.Random, images: list[bytes], max_patches: int) -
     )
     body = parts + f"--{_BOUNDARY}--\r\n".encode()
     head = (
-        f"POST /classify?max_patches={draw.randint(1, max_patches)} HTTP/1.1\r\nHost: localhost\r\n"
+        f"POST /classify?max_patches={draw.randint(1, max_patches)}&timeout_ms=30000 HTTP/1.1\r\nHost: localhost\r\n"
         f"Content-Type: multipart/form-data; boundary={_BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -81,7 +81,7 @@ async def watch(
     running = asyncio.create_task(load(served, requests, rate, seconds))
     samples, started = [], time.perf_counter()
     while not running.done():
-        samples.append((time.perf_counter() - started, served.resident_mb()))
+        samples.append((time.perf_counter() - started, served.own_mb()))
         if len(samples) % 24 == 0:
             print(f"{samples[-1][0] / 60:.1f} min {samples[-1][1]:.1f} MB", flush=True)
         await asyncio.wait([running], timeout=_INTERVAL_S)
@@ -135,7 +135,7 @@ def _draw(samples: list[tuple[float, float]], path: Path) -> None:
     axes.plot([seconds / 60 for seconds, _ in samples], [megabytes for _, megabytes in samples], label="memory")
     line = late[:, 1].mean() + steepness * (late[:, 0] - late[:, 0].mean())
     axes.plot(late[:, 0] / 60, line, "--", label=f"{steepness * 3600:+.1f} MB an hour")
-    axes.set(xlabel="minutes", ylabel="MB (PSS)", ylim=(0, None))
+    axes.set(xlabel="minutes", ylabel="MB", ylim=(0, None))
     axes.legend()
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
 

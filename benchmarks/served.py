@@ -35,9 +35,12 @@ class Served:
         samples = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, value in samples}
 
-    def resident_mb(self) -> float:
-        """Memory of all its processes, megabytes; what they share counts once."""
-        return sum(_proportional_kb(pid) for pid in _family(self.pid)) * 1024 / 1e6
+    def own_mb(self) -> float:
+        """Memory that all its processes filled, megabytes; what they share counts once, program files do not count.
+
+        Files are left out because the share of a process in them falls whenever any other program maps them too.
+        """
+        return sum(_own_kb(pid) for pid in _family(self.pid)) * 1024 / 1e6
 
     def cpu_s(self) -> float:
         """Processor time of all its processes, seconds, user and kernel."""
@@ -89,10 +92,9 @@ def _family(pid: int) -> list[int]:
     return [pid, *(each for child in below for each in _family(child))]
 
 
-def _proportional_kb(pid: int) -> int:
+def _own_kb(pid: int) -> int:
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) if found else 0
+    return sum(int(size) for size in re.findall(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", text, re.MULTILINE))
 
 
 def _cpu_ticks(pid: int) -> int:
