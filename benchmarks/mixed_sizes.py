@@ -43,6 +43,7 @@ SHAPES = (
     (480, 640),
 )  # fmt: skip
 _ANY = 10**9  # patches of padding: no limit
+_QUERY = "timeout_ms=30000"  # the default deadline refuses what a hundred connections send at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,10 @@ def mixed(photos: list[Image.Image], *, padded: bool = False, run: int = 1) -> S
         shapes = [each for each in shapes if each[1] is first for _ in range(run)]
     images = [fitted(photo, *shape) for shape, photo in shapes]
     files = [encode(_pad(image) if padded else image) for image in images]
-    return Stream([request_of(data, "localhost") for data in files], lengths([shape for shape, _ in shapes]))
+    return Stream(
+        [request_of(data, "localhost", f"/classify?{_QUERY}") for data in files],
+        lengths([shape for shape, _ in shapes]),
+    )
 
 
 def _pad(image: Image.Image) -> Image.Image:
@@ -100,7 +104,7 @@ def uniform(photos: list[Image.Image]) -> Stream:
     """Images of one shape; a budget makes the patches equal to the mean of the mixed stream, as near as grids allow."""
     shape, budget = one_shape(SHAPES)
     rows, columns = choose_grid(*shape, SPEC, budget)
-    path = f"/classify?max_patches={budget}"
+    path = f"/classify?{_QUERY}&max_patches={budget}"
     requests = [request_of(encode(fitted(photo, *shape)), "localhost", path) for photo in photos]
     return Stream(requests, [rows * columns] * len(photos))
 
