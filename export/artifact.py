@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx
 import onnx_ir as ir
 from rich.console import Console
 
 from export import verify
+from export.calibration import QualityLimits, compare_quality, feeds, image_files, predictions, spread
 from export.graph import ExportError, Opset, build_graph
+from export.quantize import layers, observe, quantize
 from export.sources.source import Source
 from export.verify import Difference
-from model.manifest import Manifest, Precision
+from model.manifest import METADATA_KEY, Manifest, Precision
 from model.vit import VisionTransformer
 
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -51,7 +54,7 @@ def make_manifest(source: Source, precision: Precision) -> Manifest:
 def export(
     source: Source, manifest: Manifest, output: Path, opset: Opset, console: Console, *, quick: bool = False
 ) -> list[Difference]:
-    """Write the artifact, verify it, and put it in place only when it passed.
+    """Write a float artifact, verify it, and put it in place only when it passed.
 
     Args:
         source: the model.
@@ -83,6 +86,83 @@ def export(
         return differences
     finally:
         partial.unlink(missing_ok=True)
+
+
+def export_int8(
+    source: Source,
+    manifest: Manifest,
+    output: Path,
+    opset: Opset,
+    console: Console,
+    folders: tuple[Path, Path],
+    limits: QualityLimits,
+    *,
+    quick: bool = False,
+) -> list[Difference]:
+    """Export in float32, quantise that, and put it in place only when it is good enough on real images.
+
+    Args:
+        source: the model.
+        manifest: what the artifact says of itself.
+        output: the file to write.
+        opset: of the graph.
+        console: where progress is shown.
+        folders: images that calibrate, and images that decide (class folders named as labels give accuracy).
+        limits: what it must reach.
+        quick: compare the float32 graph on a few batches.
+
+    Returns:
+        The differences to PyTorch: those of int8, or of float32 if they already did not pass.
+
+    Raises:
+        ExportError: as for `export`, and when the quality is below the limits.
+    """
+    if not manifest.labels:
+        raise ExportError("int8 is judged by its classes, and a feature extractor has none: --precision float16")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as name:
+        exact, rounded, scratch = (Path(name) / file for file in ("float32.onnx", "int8.onnx", "scratch.onnx"))
+        differences = export(source, replace(manifest, precision="float32"), exact, opset, console, quick=quick)
+        if not all(difference.passed for difference in differences):
+            return differences
+        with step(console, "calibrate and quantise"):
+            _quantize(source, manifest, exact, rounded, scratch, image_files(folders[0], manifest.labels)[0], limits)
+        with step(console, "check the structure"):
+            _check(rounded)
+        differences = _compare(rounded, source.model, manifest, console, quick=True)
+        with step(console, "classify real images in float32 and int8"):
+            _judge(exact, rounded, manifest, folders[1], limits, console)
+        if all(difference.passed for difference in differences):
+            rounded.replace(output)
+        return differences
+
+
+def _quantize(
+    source: Source,
+    manifest: Manifest,
+    exact: Path,
+    rounded: Path,
+    scratch: Path,
+    files: list[Path],
+    limits: QualityLimits,
+) -> None:
+    graph = ir.load(exact)
+    names = [str(node.inputs[0].name) for node in layers(graph.graph, source.model.config) if node.inputs[0]]
+    seen = observe(exact, names, feeds(spread(files, limits.images), manifest.preprocessing), scratch)
+    quantize(graph, source.model.config, {name: values.interval() for name, values in seen.items()})
+    graph.metadata_props[METADATA_KEY] = manifest.to_json()
+    ir.save(graph, rounded)
+
+
+def _judge(
+    exact: Path, rounded: Path, manifest: Manifest, folder: Path, limits: QualityLimits, console: Console
+) -> None:
+    files, targets = image_files(folder, manifest.labels)
+    found = [predictions(verify.open_session(path), files, manifest.preprocessing) for path in (exact, rounded)]
+    quality = compare_quality(found[0], found[1], targets)
+    console.print(quality.text(), soft_wrap=True)
+    if problem := quality.problem(limits):
+        raise ExportError(f"int8 is not good enough, and nothing was written: {problem}")
 
 
 def _check(path: Path) -> None:

@@ -21,7 +21,8 @@ from model.manifest import METADATA_KEY, Manifest, Precision
 from model.vit import PatchEmbedding, VisionTransformer
 
 Opset = Literal[24, 18]
-_DTYPE: dict[Precision, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
+# int8 is made from the float32 graph by export.quantize
+_DTYPE: dict[Precision, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "int8": torch.float32}
 MAX_FILE_BYTES = 2**31 - 2**20  # protobuf's limit for one message, less room for the graph itself
 
 

@@ -4,6 +4,7 @@
     python -m export.to_onnx hf:google/vit-base-patch16-224
     python -m export.to_onnx timm:vit_base_patch16_siglip_224.webli --drop-head
     python -m export.to_onnx --random B/16 -o vit-b-16.onnx
+    python -m export.to_onnx model.safetensors --precision int8 --calibrate photos/ --accuracy-folder validation/
 
 An artifact that fails verification is not left behind, and the exit status is 1.
 """
@@ -19,15 +20,16 @@ from rich.console import Console
 from rich.table import Table
 
 from export import verify
-from export.artifact import export, make_manifest, step
-from export.graph import ExportError
+from export.artifact import export, export_int8, make_manifest, step
+from export.calibration import QualityLimits
+from export.graph import ExportError, Opset
 from export.sources.labels import read_labels
 from export.sources.load import load, locate, without_head
 from export.sources.random_weights import random_source
 from export.sources.source import FORMS, Source, parse_source
 from export.verify import Difference
 from model.checkpoints.loading import CheckpointError
-from model.manifest import ManifestError
+from model.manifest import ManifestError, Precision
 
 
 def command(
@@ -36,7 +38,18 @@ def command(
     random: Annotated[str | None, typer.Option(help="Random weights of this variant instead, such as B/16.")] = None,
     image_size: Annotated[int | None, typer.Option(help="With --random: native side, pixels.")] = None,
     opset: Annotated[Literal["24", "18"], typer.Option(help="18 is for older runtimes and TensorRT.")] = "24",
-    precision: Annotated[Literal["float32", "float16"], typer.Option(help="Type of the weights.")] = "float32",
+    precision: Annotated[Precision, typer.Option(help="Type of the weights; int8 needs --calibrate.")] = "float32",
+    calibrate: Annotated[Path | None, typer.Option(metavar="FOLDER", help="With int8: typical images.")] = None,
+    accuracy_folder: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With int8: images that decide; default those of --calibrate.")
+    ] = None,
+    calibration_images: Annotated[int, typer.Option(min=1, help="Images that calibrate.")] = 256,
+    max_accuracy_loss: Annotated[
+        float, typer.Option(help="With int8 and class folders: points of top-1 it may lose to float32.")
+    ] = 0.3,
+    min_agreement: Annotated[
+        float, typer.Option(max=100, help="With int8 and unlabelled images: percent that keep their class.")
+    ] = 98.0,
     max_patches: Annotated[int | None, typer.Option(min=1, help="Most patches of one image.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Labels: one a line, or JSON.")] = None,
     drop_head: Annotated[bool, typer.Option("--drop-head", help="Export a feature extractor.")] = False,
@@ -55,7 +68,15 @@ def command(
         opened = _with_options(opened, labels, max_patches, name=name, version=version, description=description)
         manifest = make_manifest(opened, precision)
         target = output or Path(f"{manifest.name}.onnx")
-        differences = export(opened, manifest, target, 24 if opset == "24" else 18, console, quick=quick_check)
+        version_of_graph: Opset = 24 if opset == "24" else 18
+        if precision == "int8":
+            limits = QualityLimits(calibration_images, max_accuracy_loss, min_agreement)
+            folders = _folders(calibrate, accuracy_folder)
+            differences = export_int8(
+                opened, manifest, target, version_of_graph, console, folders, limits, quick=quick_check
+            )
+        else:
+            differences = export(opened, manifest, target, version_of_graph, console, quick=quick_check)
     except (ExportError, CheckpointError, ManifestError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     console.print(_table(differences, has_logits=opened.model.config.classes > 0))
@@ -67,11 +88,17 @@ def command(
     console.print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, opset {opset}, {precision}", soft_wrap=True)
 
 
+def _folders(calibrate: Path | None, accuracy: Path | None) -> tuple[Path, Path]:
+    if calibrate is None:
+        raise ExportError("int8 is calibrated on real images: name a folder of typical ones with --calibrate")
+    return calibrate, accuracy or calibrate
+
+
 def _open(
     text: str | None,
     random: str | None,
     image_size: int | None,
-    precision: Literal["float32", "float16"],
+    precision: Precision,
     console: Console,
 ) -> Source:
     if random is not None and text is None:

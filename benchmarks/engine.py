@@ -1,0 +1,219 @@
+"""Our artifact in ONNX Runtime beside PyTorch, torch.compile and OpenVINO on two threads of a CPU.
+
+    pip install openvino nncf timm
+    python -m benchmarks.engine --prepare-only          # export, quantise and compile into --cache
+    python -m benchmarks.engine --variants Ti/16 --batches 1,8,32 --seconds 25
+
+Random weights, 196 patches of random pixels, native grid. Ours: `python -m export.to_onnx --random VARIANT` with the
+session options of the service, and with threads that spin while a run lasts (`spin`); int8 by export.quantize,
+calibrated on the same random pixels (its accuracy is measured elsewhere, on a trained model). PyTorch and
+torch.compile: timm's model of the same architecture, which was faster than ours there. OpenVINO: timm's model by
+`convert_model`, and our own artifact; latency hint, float32 and bfloat16 by the inference precision, int8 by NNCF with
+its settings for transformers and eight images. OpenVINO and PyTorch begin with normalised float pixels, ours with uint8
+patches.
+
+Each round visits every engine in turn. A visit sleeps first, so that spinning threads of the one before have stopped,
+runs once unmeasured where a run is short, and then for 0.1 s. Printed: the median of images/s, and the median over
+rounds of the ratio to ours, int8 against int8 and the rest against float32. Recorded runs are in
+docs/performance/engine.md.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import onnx_ir as ir
+import typer
+from numpy.typing import NDArray
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+THREADS = 2
+_TIMM = {"Ti/16": "vit_tiny_patch16_224", "S/16": "vit_small_patch16_224", "B/16": "vit_base_patch16_224"}
+_CACHE = Path(tempfile.gettempdir()) / "patchserve-engines"
+_PAUSE_S, _VISIT_S = 0.03, 0.1
+Run = Callable[[], Any]
+
+
+def feed(batch: int) -> dict[str, NDArray[Any]]:
+    """Random pixels of 14x14 patches: uint8 `[B, 196, 768]` and the grids."""
+    draw = np.random.default_rng(0)
+    return {
+        "patches": draw.integers(0, 256, (batch, 196, 768), np.uint8),
+        "grid": np.full((batch, 2), 14, np.int64),
+    }
+
+
+def pixels(batch: int) -> NDArray[np.float32]:
+    """Normalised random images `[B, 3, 224, 224]`."""
+    return np.random.default_rng(0).normal(size=(batch, 3, 224, 224)).astype(np.float32)
+
+
+def artifacts(variant: str, cache: Path) -> dict[str, Path]:
+    """Our float32 and int8 files, made if they are not there."""
+    from export.artifact import make_manifest  # noqa: PLC0415 - seconds, and not needed once the files are there
+    from export.graph import build_graph  # noqa: PLC0415
+    from export.quantize import layers, observe, quantize  # noqa: PLC0415
+    from export.sources.random_weights import random_source  # noqa: PLC0415
+
+    stem = variant.replace("/", "-")
+    exact, rounded = cache / f"{stem}.onnx", cache / f"{stem}-int8.onnx"
+    if not rounded.exists():
+        source = random_source(variant, None, "float32")
+        ir.save(build_graph(source.model, make_manifest(source, "float32"), 24), exact)
+        graph, config = ir.load(exact), source.model.config
+        names = [str(node.inputs[0].name) for node in layers(graph.graph, config) if node.inputs[0]]
+        seen = observe(exact, names, [feed(8)], cache / "scratch.onnx")
+        quantize(graph, config, {name: values.interval() for name, values in seen.items()})
+        ir.save(graph, rounded)
+    return {"float32": exact, "int8": rounded}
+
+
+def ours(path: Path, batch: int, *, spin: bool) -> Run:
+    """A session as `service.engine` opens it, with or without threads that spin during a run."""
+    import onnxruntime  # noqa: PLC0415 - after ORT_DISABLE_TELEMETRY is set
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    inputs = feed(batch)
+    return lambda: session.run(["logits"], inputs)
+
+
+def torch_runs(variant: str, batch: int) -> dict[str, Run]:
+    """The model of timm, eager and compiled for this batch."""
+    import timm  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(THREADS)
+    model, images = timm.create_model(_TIMM[variant]).eval(), torch.from_numpy(pixels(batch))
+    compiled = torch.compile(model, dynamic=False)
+
+    def run(module: Callable[[Any], Any]) -> Run:
+        def forward() -> None:
+            with torch.inference_mode():
+                module(images)
+
+        return forward
+
+    return {"PyTorch eager": run(model), "torch.compile": run(compiled)}
+
+
+def openvino_runs(variant: str, batch: int, cache: Path, artifact: Path) -> dict[str, Run]:
+    """The model of timm in three precisions, and our artifact in float32."""
+    import openvino  # noqa: PLC0415
+
+    core, images, patches = openvino.Core(), pixels(batch), feed(batch)
+    exact, rounded = _openvino_models(variant, cache)
+
+    def run(model: Any, precision: str, inputs: Any) -> Run:
+        hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": THREADS, "PERFORMANCE_HINT": "LATENCY"}
+        request = core.compile_model(model, "CPU", hints).create_infer_request()
+        return lambda: request.infer(inputs, share_inputs=True)
+
+    return {
+        "OpenVINO f32": run(exact, "f32", [images]),
+        "OpenVINO f32, our file": run(artifact, "f32", patches),
+        "OpenVINO bf16": run(exact, "bf16", [images]),
+        "OpenVINO int8": run(rounded, "f32", [images]),
+    }
+
+
+def _openvino_models(variant: str, cache: Path) -> tuple[Path, Path]:
+    """The model of timm for OpenVINO in float32 and quantised by NNCF, made if they are not there."""
+    stem = variant.replace("/", "-")
+    exact, rounded = cache / f"{stem}-openvino.xml", cache / f"{stem}-openvino-int8.xml"
+    if not rounded.exists():
+        import nncf  # noqa: PLC0415
+        import openvino  # noqa: PLC0415
+        import timm  # noqa: PLC0415
+        import torch  # noqa: PLC0415
+
+        model = timm.create_model(_TIMM[variant]).eval()
+        converted = openvino.convert_model(model, example_input=torch.zeros(1, 3, 224, 224))
+        openvino.save_model(converted, exact, compress_to_fp16=False)
+        data = nncf.Dataset([pixels(1)] * 8)
+        quantised = nncf.quantize(converted, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=8)
+        openvino.save_model(quantised, rounded, compress_to_fp16=False)
+    return exact, rounded
+
+
+def engines(variant: str, batch: int, cache: Path) -> dict[str, Run]:
+    """Everything that is compared, ours first."""
+    paths = artifacts(variant, cache)
+    return (
+        {
+            "ours": ours(paths["float32"], batch, spin=False),
+            "ours, spin": ours(paths["float32"], batch, spin=True),
+            "ours int8": ours(paths["int8"], batch, spin=False),
+            "ours int8, spin": ours(paths["int8"], batch, spin=True),
+        }
+        | openvino_runs(variant, batch, cache, paths["float32"])
+        | torch_runs(variant, batch)
+    )
+
+
+def measure(runs: Mapping[str, Run], seconds: float) -> dict[str, list[float]]:
+    """Seconds of one run, a value a round, until the time is over; at least three rounds."""
+    warm = {name: _time(run, 1) for name, run in runs.items() for _ in range(2)}
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(taken["ours"]) < 3:
+        for name, run in runs.items():
+            time.sleep(_PAUSE_S)
+            if warm[name] < _VISIT_S:
+                run()
+            taken[name].append(_time(run, max(1, int(_VISIT_S / warm[name]))))
+    return taken
+
+
+def _time(run: Run, times: int) -> float:
+    started = time.perf_counter()
+    for _ in range(times):
+        run()
+    return (time.perf_counter() - started) / times
+
+
+def _show(variant: str, batch: int, taken: dict[str, list[float]]) -> None:
+    rounds = len(taken["ours"])
+    for name, times in taken.items():
+        rate = batch / statistics.median(times)
+        bases = ("ours int8", "ours int8, spin") if "int8" in name else ("ours", "ours, spin")
+        ratios = [statistics.median(map(_ratio, times, taken[base])) for base in bases]
+        print(f"{variant} | {batch} | {rounds} | {name} | {rate:.1f} | {ratios[0]:.2f} | {ratios[1]:.2f}", flush=True)
+
+
+def _ratio(theirs_s: float, ours_s: float) -> float:
+    return theirs_s / ours_s
+
+
+def command(
+    variants: Annotated[str, typer.Option(help="Separated by commas.")] = "Ti/16,S/16,B/16",
+    batches: Annotated[str, typer.Option(help="Separated by commas.")] = "1,8,32",
+    seconds: Annotated[float, typer.Option(help="Of measuring, for each variant and batch.")] = 25,
+    cache: Annotated[Path, typer.Option(help="Where models are kept.")] = _CACHE,
+    prepare_only: Annotated[bool, typer.Option("--prepare-only", help="Make the models, measure nothing.")] = False,
+) -> None:
+    """Measure every engine on every variant and batch."""
+    cache.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
+    print("variant | batch | rounds | engine | images/s | ours is x faster | ours with spin is x faster")
+    for variant in variants.split(","):
+        for batch in map(int, batches.split(",")):
+            runs = engines(variant, batch, cache)
+            if prepare_only:
+                for run in runs.values():
+                    run()
+            else:
+                _show(variant, batch, measure(runs, seconds))
+
+
+if __name__ == "__main__":
+    typer.run(command)
