@@ -49,7 +49,9 @@ def session_options(runtime: Any, settings: EngineSettings) -> Any:
     options.intra_op_num_threads = settings.engine_threads or usable_cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # fatal; errors are raised, and their text would reach the log unformatted
+    # Spinning threads wait for the next operator of a run, not for the next run.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(settings.engine_spinning)))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 

@@ -212,8 +212,10 @@ class Scheduler:
             self._observer.batch_ran(BatchReport(*sizes, seconds=self._clock() - started, failed=True))
             self._observer.engine_failed(error, len(part))
             return False
-        self._observer.batch_ran(BatchReport(*sizes, seconds=run.seconds))
-        finite = np.isfinite(run.logits).all(axis=1).tolist()
+        images, patches, padded_patches = sizes
+        padded_patches = run.padded_patches or padded_patches  # buckets pad further than the longest image
+        self._observer.batch_ran(BatchReport(images, patches, padded_patches, run.seconds))
+        finite = np.atleast_1d(np.isfinite(run.logits).all(axis=1))
         for ticket, logits, is_finite in zip(part, run.logits, finite, strict=True):
             if is_finite:
                 self._answer(ticket, logits, run, len(part))

@@ -5,6 +5,7 @@ of range, an unknown flag or an unknown `PATCHSERVE_` variable stops the start w
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -94,7 +95,7 @@ class BatchSettings(_Group):
 class AdmissionSettings(_Group):
     """What is refused at the door."""
 
-    max_queue_patches: int = Field(default=16384, ge=1, description="patches accepted and not yet answered")
+    max_queue_patches: int = Field(default=65_536, ge=1, description="patches accepted and not yet answered")
     max_upload_memory_bytes: int = Field(default=268_435_456, ge=1, description="bytes of all uploads held at a time")
     default_timeout_ms: int = Field(default=2000, ge=1, description="deadline from upload to answer, milliseconds")
     max_timeout_ms: int = Field(default=30_000, ge=1, description="longest deadline a caller may ask for, milliseconds")
@@ -231,11 +232,12 @@ class Settings(
     def http_processes(self, cores: int) -> int:
         """How many processes accept and decode, given the cores that may be used; 1 is the whole service in one.
 
-        One process keeps about two cores busy with HTTP and decoding. On a CPU most cores belong to the engine.
+        From two cores on, several are faster even where the engine decides, because their threads do not share one
+        interpreter lock: docs/performance/http-workers.md. On a CPU most cores belong to the engine.
         """
         if self.http_workers:
             return self.http_workers
-        return max(1, cores // (8 if self.provider == "cpu" else 2))
+        return 1 if cores == 1 or sys.platform != "linux" else max(2, cores // (4 if self.provider == "cpu" else 2))
 
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:

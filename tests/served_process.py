@@ -108,7 +108,11 @@ def statuses(received: bytes) -> list[int]:
 
 @contextmanager
 def served(model: Path, **settings: Any) -> Iterator[ServedProcess]:
-    """Start a service on a free port; it is ended, by force if need be, when the test is over."""
+    """Start a service on a free port; it is ended, by force if need be, when the test is over.
+
+    By default all of it is one process.
+    """
+    settings = {"http_workers": 1} | settings
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     command = [*COMMAND, "serve", str(model), "--port=0", "--log-level=error", *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())

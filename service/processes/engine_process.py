@@ -15,6 +15,8 @@ from structlog.typing import FilteringBoundLogger
 
 from service.admission import Rate
 from service.app import batch_limits
+from service.batching import BatchLimits
+from service.buffers import BatchMemory
 from service.engine import Model
 from service.errors import StartError
 from service.logs import BackgroundStream, open_log, quiet_libraries
@@ -36,6 +38,9 @@ class WarmEngine(Protocol):
 
     def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits, float32 [B, C]."""
+
+    def open_memory(self, limits: BatchLimits) -> BatchMemory:
+        """Where batches are written, and the shapes that they are padded to."""
 
 
 OpenEngine = Callable[[Settings], WarmEngine]
@@ -68,10 +73,21 @@ def run_engine_process(
     try:
         engine = open_engine(settings)
         _cut_slabs(settings, shared, engine.model)
+        watched = _Watched(engine, shared.board)
+        limits = batch_limits(settings, engine.model)
+        runner = BatchRunner(watched, time.monotonic, engine.open_memory(limits))
+        runner.warm_up()
+        watched.seen = True
     except StartError as error:
         report.send(str(error))
         leave(1)
-    run_loop(_serve(settings, shared, life, http_lives, engine, log, lambda: report.send(engine.model)))
+    observer = _BoardObserver(Metrics(), Rate(), log, shared.board)
+    scheduler = Scheduler(runner.run, limits, time.monotonic, observer)
+    desks = [
+        Desk(seat.engine_end, seat.slab, scheduler, life, lambda: log.error("bad_submission")) for seat in shared.seats
+    ]
+    run_loop(_serve(settings, shared.alive, desks, http_lives, scheduler, lambda: report.send(engine.model)))
+    runner.close()
     stream.close(timeout_s=1.0)
     leave(0)
 
@@ -88,28 +104,20 @@ def _cut_slabs(settings: Settings, shared: Shared, model: Model) -> None:
 
 async def _serve(
     settings: Settings,
-    shared: Shared,
-    life: int,
+    alive: Connection,
+    desks: Sequence[Desk],
     http_lives: Sequence[int],
-    engine: WarmEngine,
-    log: FilteringBoundLogger,
+    scheduler: Scheduler,
     ready: Callable[[], None],
 ) -> None:
-    runner = BatchRunner(_Watched(engine, shared.board), time.monotonic)
-    observer = _BoardObserver(Metrics(), Rate(), log, shared.board)
-    scheduler = Scheduler(runner.run, batch_limits(settings, engine.model), time.monotonic, observer)
-    desks = [
-        Desk(seat.engine_end, seat.slab, scheduler, life, lambda: log.error("bad_submission")) for seat in shared.seats
-    ]
     for desk, http_life in zip(desks, http_lives, strict=True):
         desk.open(http_life)
     ready()
-    await _end_of(shared.alive)
+    await _end_of(alive)
     await _all_left(desks, settings.drain_delay_s + settings.shutdown_grace_s)
     for desk in desks:
         desk.close()
     await scheduler.close()
-    runner.close()
 
 
 async def _end_of(alive: Connection) -> None:
@@ -128,13 +136,19 @@ async def _all_left(desks: Sequence[Desk], timeout_s: float) -> None:
 
 
 class _Watched:
-    """An engine whose running batch shows on the board, so that the parent can tell when it hangs."""
+    """An engine whose running batch shows on the board once it may be `seen`, so that the parent can tell if it hangs.
+
+    A warm-up may build kernels for minutes.
+    """
 
     def __init__(self, engine: WarmEngine, board: Board) -> None:
         self._engine = engine
         self._board = board
+        self.seen = False
 
     def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
+        if not self.seen:
+            return self._engine.run(patches, grid)
         self._board.write(ENGINE_ROW, Column.RUN_STARTED_S, time.monotonic())
         try:
             return self._engine.run(patches, grid)
