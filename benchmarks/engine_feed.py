@@ -24,7 +24,8 @@ from typing import Annotated
 import typer
 import uvloop
 
-from benchmarks.host_cost import cpu_seconds, write_instant_model
+from benchmarks.host_cost import write_instant_model
+from benchmarks.served import process_cpu_s
 from model.preprocess import PatchSequence
 from service.app import open_engine
 from service.engine import Model
@@ -73,11 +74,11 @@ def measure(settings: Settings, feeders: int, waiting: int, seconds: float) -> t
     model = report.recv()
     shared.board.write(ENGINE_ROW, Column.LIFE, 1)
     results = _FORK.SimpleQueue()
-    before = cpu_seconds(engine.pid or 0)
+    before = process_cpu_s(engine.pid or 0)
     for seat in shared.seats:
         _FORK.Process(target=_run_feeder, args=(shared, seat, model, waiting, seconds, results)).start()
     all_of = [results.get() for _ in shared.seats]
-    engine_s = cpu_seconds(engine.pid or 0) - before
+    engine_s = process_cpu_s(engine.pid or 0) - before
     engine.kill()
     engine.join()
     answered = sum(count for count, _ in all_of)

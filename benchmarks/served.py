@@ -5,6 +5,7 @@ Also the models that benchmarks serve: made when they are missing, kept in the t
 
 import hashlib
 import http.client
+import os
 import re
 import subprocess
 import sys
@@ -40,11 +41,15 @@ class Served:
 
         Files are left out because the share of a process in them falls whenever any other program maps them too.
         """
-        return sum(_own_kb(pid) for pid in _family(self.pid)) * 1024 / 1e6
+        return sum(_own_kb(pid) for pid in family(self.pid)) * 1024 / 1e6
 
     def cpu_s(self) -> float:
         """Processor time of all its processes, seconds, user and kernel."""
-        return sum(_cpu_ticks(pid) for pid in _family(self.pid)) / 100
+        return sum(process_cpu_s(pid) for pid in family(self.pid))
+
+    def children(self) -> list[int]:
+        """The processes that it has started, in order: the engine process first, then the HTTP processes."""
+        return [int(each) for each in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
 
 @contextmanager
@@ -86,10 +91,10 @@ def artifact(variant: str, *options: str) -> Path:
     return path
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """A process and all below it."""
     below = [int(each) for path in Path(f"/proc/{pid}/task").glob("*/children") for each in path.read_text().split()]
-    return [pid, *(each for child in below for each in _family(child))]
+    return [pid, *(each for child in below for each in family(child))]
 
 
 def _own_kb(pid: int) -> int:
@@ -97,7 +102,7 @@ def _own_kb(pid: int) -> int:
     return sum(int(size) for size in re.findall(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", text, re.MULTILINE))
 
 
-def _cpu_ticks(pid: int) -> int:
-    """Hundredths of a second."""
+def process_cpu_s(pid: int) -> float:
+    """Processor time of one process, seconds, user and kernel."""
     values = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return int(values[11]) + int(values[12])
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")

@@ -2,7 +2,8 @@
 
     python benchmarks/startup.py --rounds 5
 
-Ready is the first 200 of `/readyz`, asked every 10 ms. Memory is the resident set of the process, from /proc (Linux).
+Ready is the first 200 of `/readyz`, asked every 10 ms. Memory is the proportional set size of all processes of the
+service, from /proc (Linux): what several of them share counts once.
 Recorded runs are in docs/performance.md.
 """
 
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from benchmarks.served import family
 
 
 def free_port() -> int:
@@ -40,10 +43,9 @@ def is_ready(port: int) -> bool:
 
 
 def resident_mb(pid: int) -> float:
-    """Resident set of a process, megabytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 / 1e6 if found else float("nan")
+    """Memory of a process and all below it, megabytes; pages that several share count once."""
+    text = "".join(Path(f"/proc/{each}/smaps_rollup").read_text() for each in family(pid))
+    return sum(int(size) for size in re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)) * 1024 / 1e6
 
 
 def start_once(

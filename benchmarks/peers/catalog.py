@@ -59,7 +59,7 @@ _FASTAPI = Server("fastapi", "multipart", "/classify", "/docs", _module("fastapi
 _FASTAPI_TORCH = Server(
     "fastapi-torch", "multipart", "/classify", "/docs", _module("fastapi_torch_server"), weights="checkpoint"
 )
-_LITSERVE = Server("litserve", "multipart", "/predict", "/health", _module("litserve_server"))
+_LITSERVE = Server("litserve", "multipart", "/predict", "/health", _module("litserve_server"), threads=1)
 _MOSEC = Server(
     "mosec",
     "raw",
@@ -67,6 +67,7 @@ _MOSEC = Server(
     "/",
     _module("mosec_server"),
     {"MOSEC_ADDRESS": "127.0.0.1", "MOSEC_PORT": "{port}", "MOSEC_TIMEOUT": "120000", "MOSEC_LOG_LEVEL": "warning"},
+    threads=1,
 )
 _BENTOML = Server(
     "bentoml",
@@ -75,6 +76,7 @@ _BENTOML = Server(
     "/readyz",
     ("bentoml", "serve", "benchmarks.peers.servers.bentoml_server:Service", "--host", "127.0.0.1", "--port", "{port}"),
     {"BENTOML_DO_NOT_TRACK": "True"},
+    threads=1,
     best_class=lambda document: _first(document[0]),
 )
 _RAY = Server(
