@@ -232,12 +232,14 @@ class Settings(
     def http_processes(self, cores: int) -> int:
         """How many processes accept and decode, given the cores that may be used; 1 is the whole service in one.
 
-        From two cores on, several are faster even where the engine decides, because their threads do not share one
-        interpreter lock: docs/performance/http-workers.md. On a CPU most cores belong to the engine.
+        Threads of one process share an interpreter lock, but on two or three cores the engine decides how fast the
+        service is: docs/performance/http-workers.md. On a CPU most cores belong to the engine.
         """
         if self.http_workers:
             return self.http_workers
-        return 1 if cores == 1 or sys.platform != "linux" else max(2, cores // (4 if self.provider == "cpu" else 2))
+        if cores < 4 or sys.platform != "linux":
+            return 1
+        return max(2, cores // (4 if self.provider == "cpu" else 2))
 
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:

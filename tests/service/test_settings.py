@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,3 +92,19 @@ def test_every_quantity_has_its_unit_in_its_name_or_its_meaning() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1
+
+
+@pytest.mark.parametrize(
+    ("given", "cores", "processes"),
+    [
+        ({}, 1, 1),
+        ({}, 2, 1),
+        ({}, 4, 2),
+        ({}, 16, 4),
+        ({"provider": "cuda"}, 16, 8),
+        ({"http_workers": 3}, 2, 3),
+        ({"http_workers": 1}, 64, 1),
+    ],
+)
+def test_http_processes_follow_the_cores(given: dict[str, Any], cores: int, processes: int) -> None:
+    assert Settings(**given).http_processes(cores) == processes
