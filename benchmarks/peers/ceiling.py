@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -18,12 +17,13 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.load import ceiling
 from benchmarks.peers.photos import photos_in
 from benchmarks.peers.servers.classifier import batch_limit, stack
 from model.headers import ImageLimits
 from model.preprocess import PatchSequence, preprocess
 from service.engine import Engine
-from service.settings import EngineSettings
+from service.settings import EngineSettings, Settings
 
 Read = Callable[[bytes], PatchSequence]
 
@@ -45,18 +45,7 @@ def best_classes(artifact: Path, files: Sequence[bytes]) -> tuple[list[int], int
 
 def one_engine(artifact: Path, files: Sequence[bytes], seconds: float) -> float:
     """Images per second of one session, the next batch being decoded while one runs."""
-    engine, read = opened(artifact)
-    batch = batch_limit(_longest([read(data) for data in files]))
-    source, done = cycle(files), 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead = [pool.submit(read, data) for data in islice(source, batch)]
-        started = time.perf_counter()
-        while time.perf_counter() - started < seconds:
-            images = [future.result() for future in ahead]
-            ahead = [pool.submit(read, data) for data in islice(source, batch)]
-            engine.run(*stack(images))
-            done += batch
-        return done / (time.perf_counter() - started)
+    return ceiling(opened(artifact)[0], list(files), seconds, Settings())
 
 
 def process_per_core(artifact: Path, files: Sequence[bytes], seconds: float) -> float:
