@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import shutil
 import signal
 import sys
 import time
@@ -89,6 +91,8 @@ def run_engine_process(
     run_loop(_serve(settings, shared.alive, desks, http_lives, scheduler, lambda: report.send(engine.model)))
     runner.close()
     stream.close(timeout_s=1.0)
+    # The parent does it too, unless it was killed.
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
     leave(0)
 
 

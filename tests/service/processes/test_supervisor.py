@@ -3,6 +3,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,11 @@ def ask(service: ServedProcess) -> bytes:
 def metric(service: ServedProcess, name: str) -> float:
     found = re.search(rf"^patchserve_{re.escape(name)} (\S+)$", service.get("/metrics")[1], re.MULTILINE)
     return float(found[1]) if found else 0.0
+
+
+def metric_folders() -> set[Path]:
+    places = "/dev/shm", tempfile.gettempdir()  # noqa: S108 - looked at, not written to
+    return {path for place in places for path in Path(place).glob("patchserve-*")}
 
 
 def children(pid: int) -> list[int]:
@@ -128,10 +134,13 @@ def test_a_second_signal_ends_all_at_once(artifact: Path) -> None:
 
 
 def test_without_the_parent_all_end(artifact: Path) -> None:
+    before = metric_folders()
     with served(artifact, http_workers=2, drain_delay_s=0) as service:
         everybody = children(service.process.pid)
+        assert metric_folders() - before
         service.process.kill()
         until(lambda: not any(map(alive, everybody)))
+        assert not metric_folders() - before
 
 
 def test_a_dead_http_process_loses_only_its_own_requests(artifact: Path) -> None:
