@@ -9,7 +9,6 @@ still arrives is read and dropped for a while.
 # ruff: noqa: D102 - the methods without a docstring are those of asyncio and uvicorn
 
 import asyncio
-import uuid
 from typing import Any
 
 from uvicorn.config import Config
@@ -20,6 +19,7 @@ from service.errors import AddressTooLong, BadRequest, HeadersTooLarge, RequestE
 from service.metrics import Metrics
 from service.problems import problem_response
 from service.settings import HttpSettings
+from service.tracking import new_request_id
 
 
 def bounded_protocol(settings: HttpSettings, metrics: Metrics) -> type[HttpToolsProtocol]:
@@ -173,7 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: RequestError) -> None:
-        request_id = uuid.uuid4().hex
+        request_id = new_request_id()
         response = problem_response(error, request_id)
         headers = [
             *response.raw_headers,

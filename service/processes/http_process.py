@@ -38,7 +38,7 @@ def run_http_process(
     board = shared.board
     stream = BackgroundStream(sys.stderr, lambda lost: board.write(seat.row, Column.LOG_LINES_LOST, lost))
     log = open_log(settings, stream, is_terminal=sys.stderr.isatty()).bind(process=f"http-{seat.row}")
-    lifecycle = Lifecycle(lambda: board.read(ENGINE_ROW, Column.LIFE) > 0)
+    lifecycle = Lifecycle(shared.engine_up)
     metrics = Metrics()
     watch_board(metrics, shared)
     try:
@@ -63,7 +63,7 @@ def run_http_process(
 
 
 def _connect(shared: Shared, seat: Seat, life: int, model: Model) -> Backend:
-    queue = RemoteQueue(seat.http_end, seat.slab, life, lambda: shared.board.read(ENGINE_ROW, Column.LIFE) > 0)
+    queue = RemoteQueue(seat.http_end, seat.slab, life, shared.engine_up)
 
     async def close() -> None:
         queue.close()
@@ -88,7 +88,7 @@ def watch_board(metrics: Metrics, shared: Shared) -> None:
         lambda: board.read(ENGINE_ROW, Column.PATCHES_PER_S),
     )
     metrics.watch("log_lines_lost", "Log lines that could not be written", lambda: board.total(Column.LOG_LINES_LOST))
-    metrics.watch("engine_up", "1 while the engine process is ready", lambda: board.read(ENGINE_ROW, Column.LIFE) > 0)
+    metrics.watch("engine_up", "1 while the engine process is ready", shared.engine_up)
     metrics.watch(
         "http_processes_up",
         "HTTP processes that serve",

@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from service.processes.board import Board
+from service.processes.board import Board, Column
 from service.processes.slab import PatchSlab
 
 ENGINE_ROW = 0
@@ -47,6 +47,10 @@ class Shared:
     seats: tuple[Seat, ...]
     alive: Connection
     parent: Connection
+
+    def engine_up(self) -> bool:
+        """Whether an engine process is ready now."""
+        return self.board.read(ENGINE_ROW, Column.LIFE) > 0
 
     def keep_engine_side(self) -> None:
         """In the engine process: close what is not its own, so that others notice when their counterpart ends."""
