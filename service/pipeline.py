@@ -5,11 +5,11 @@ A job that fails keeps its error and skips the later steps; the others go on.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class Job:
     Attributes:
         data: the file; emptied once decoded.
         grid: (rows, columns), known from the header.
+        decoding: in a decode thread; leaves `sequence`, `decode_s` and `preprocess_s`.
+        inferring: in the queue or in the engine.
         decode_s: in the decode thread, from the file to RGB.
         preprocess_s: after that in the same thread, resizing and cutting into patches.
     """
@@ -49,11 +51,19 @@ class Job:
     error: RequestError | None = None
     header: ImageHeader | None = None
     grid: tuple[int, int] = (0, 0)
+    decoding: Future[None] | None = None
     sequence: PatchSequence | None = None
     decode_s: float = 0.0
     preprocess_s: float = 0.0
+    inferring: asyncio.Future[Inference] | None = None
     inference: Inference | None = None
     predictions: list[Prediction] = field(default_factory=list)
+
+    def stop(self) -> None:
+        """Nobody waits any more: what has not been done yet need not be."""
+        for future in (self.decoding, self.inferring):
+            if future is not None:
+                future.cancel()
 
 
 class PipelineObserver(Protocol):
@@ -142,8 +152,8 @@ class Pipeline:
         with ExitStack() as held:
             self._read_headers(jobs, wanted)
             self._admit(jobs, wanted, held)
-            await self._decode(jobs, wanted)
-            await self._infer(jobs, wanted)
+            if alive := _alive(jobs):
+                await self._decode_and_infer(alive, wanted)
         self._rank(jobs, wanted)
         return jobs
 
@@ -164,16 +174,66 @@ class Pipeline:
             except RequestError as error:
                 job.error = error
 
-    async def _decode(self, jobs: list[Job], wanted: Wanted) -> None:
-        loop, alive = asyncio.get_running_loop(), _alive(jobs)
-        with ExitStack() as counted:
-            for _ in alive:
-                counted.enter_context(self._admission.decoding())
-            futures = [loop.run_in_executor(self._pool, self._decode_one, job, wanted) for job in alive]
-            await self._settle(alive, futures, wanted)
-        for job in _alive(jobs):
+    async def _decode_and_infer(self, jobs: list[Job], wanted: Wanted) -> None:
+        """Wait until every job has its inference or its error, at most until the deadline.
+
+        The request's task sleeps all the while: the step between decoding and inference is taken in a callback, because
+        waking a task costs the loop more than the step does.
+        """
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(max(0.0, wanted.deadline_s - self._clock()), _end, ended)
+        try:
+            self._start_decoding(jobs, wanted, ended)
+            await ended
+        finally:  # the deadline, or we are cancelled: nobody waits for the rest any more
+            timer.cancel()
+            for job in jobs:
+                job.stop()
+        for job in jobs:
+            job.error = job.error or self._error_of(job.decoding) or self._error_of(job.inferring)
+            if job.error is None and job.inferring is not None:
+                job.inference = job.inferring.result()
+
+    def _start_decoding(self, jobs: list[Job], wanted: Wanted, ended: asyncio.Future[None]) -> None:
+        loop, left = asyncio.get_running_loop(), len(jobs)
+
+        def one_decoded() -> None:
+            nonlocal left
+            left -= 1
+            self._admission.decode_ended()
+            if left == 0 and not ended.done():
+                self._start_inference(jobs, wanted, ended)
+
+        def tell(_: Future[None]) -> None:
+            with suppress(RuntimeError):  # the loop has been closed: nobody waits
+                loop.call_soon_threadsafe(one_decoded)
+
+        for job in jobs:
+            self._admission.decode_begins()
+            job.decoding = self._pool.submit(self._decode_one, job, wanted)
+            job.decoding.add_done_callback(tell)
+
+    def _start_inference(self, jobs: list[Job], wanted: Wanted, ended: asyncio.Future[None]) -> None:
+        """All images of a request in the same turn of the loop, so that they can share a batch."""
+        for job in jobs:
+            job.error = self._error_of(job.decoding)
             job.data = b""
+        ready = [(job, job.sequence) for job in _alive(jobs) if job.sequence is not None]
+        left = len(ready)
+
+        def one_answered(_: asyncio.Future[Inference]) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                _end(ended)
+
+        if not ready:
+            _end(ended)
+        for job, sequence in ready:
             self._admission.decode_rate.observe(1, job.decode_s + job.preprocess_s)
+            job.inferring = self._queue.submit(sequence, wanted.deadline_s)
+            job.inferring.add_done_callback(one_answered)
 
     def _decode_one(self, job: Job, wanted: Wanted) -> None:
         started = self._clock()
@@ -196,28 +256,9 @@ class Pipeline:
         except NoPatchMemoryError:
             raise self._admission.refusal() from None
 
-    async def _infer(self, jobs: list[Job], wanted: Wanted) -> None:
-        ready = [(job, job.sequence) for job in _alive(jobs) if job.sequence is not None]
-        futures = [self._queue.submit(sequence, wanted.deadline_s) for _, sequence in ready]
-        await self._settle([job for job, _ in ready], futures, wanted)
-        for (job, _), future in zip(ready, futures, strict=True):
-            if job.error is None:
-                job.inference = future.result()
-
-    async def _settle(self, jobs: list[Job], futures: Sequence[asyncio.Future[Any]], wanted: Wanted) -> None:
-        """Wait for all, at most until the deadline; what is not done by then, or if we are cancelled, is cancelled."""
-        if not futures:
-            return
-        try:
-            await asyncio.wait(futures, timeout=max(0.0, wanted.deadline_s - self._clock()))
-        finally:
-            for future in futures:
-                future.cancel()
-        for job, future in zip(jobs, futures, strict=True):
-            job.error = self._error_of(future)
-
-    def _error_of(self, future: asyncio.Future[Any]) -> RequestError | None:
-        if future.cancelled() or not future.done():
+    def _error_of(self, future: Future[None] | asyncio.Future[Inference] | None) -> RequestError | None:
+        """Why a step did not end well, or was not even begun; None if it did."""
+        if future is None or future.cancelled() or not future.done():
             return DeadlineExceeded()
         error = future.exception()
         if isinstance(error, ImageError):
@@ -239,6 +280,11 @@ def warm_up_decoders(spec: Preprocessing, settings: ImageSettings) -> None:
         file = BytesIO()
         Image.new("RGB", (2 * spec.patch_size, 2 * spec.patch_size)).save(file, name)
         preprocess(file.getvalue(), spec, ImageLimits(formats=settings.formats))
+
+
+def _end(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
 
 
 def _alive(jobs: list[Job]) -> list[Job]:

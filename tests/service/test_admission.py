@@ -52,10 +52,14 @@ def test_predicted_lateness_is_refused() -> None:
 def test_slow_decoding_is_predicted_too() -> None:
     admission = gate()
     admission.decode_rate.observe(1, 1.0)
-    with admission.decoding(), admission.decoding(), admission.decoding(), admission.decoding():
-        assert admission.predicted_wait_s() == pytest.approx(2.0)
-        with pytest.raises(Overloaded), admission.reserve(1, 0.0, 1.9):
-            pass
+    for _ in range(4):
+        admission.decode_begins()
+    assert admission.predicted_wait_s() == pytest.approx(2.0)
+    with pytest.raises(Overloaded), admission.reserve(1, 0.0, 1.9):
+        pass
+    for _ in range(4):
+        admission.decode_ended()
+    assert admission.predicted_wait_s() == 0
 
 
 def test_an_empty_house_never_refuses_so_a_bad_estimate_heals() -> None:

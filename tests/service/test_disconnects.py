@@ -22,28 +22,26 @@ class Line:
 async def test_work_ends_when_the_client_leaves() -> None:
     line = Line()
     asyncio.get_running_loop().call_later(0.01, line.cut.set)
-    with pytest.raises(ClientClosed):
-        async with asyncio.timeout(5), cancel_when_gone(line.receive):
-            await asyncio.Event().wait()
+    with pytest.raises(ClientClosed), cancel_when_gone(line.receive):
+        await asyncio.wait_for(asyncio.Event().wait(), timeout=5)
 
 
 async def test_work_that_ends_first_is_left_alone() -> None:
     before = len(asyncio.all_tasks())
-    async with cancel_when_gone(Line().receive):
+    with cancel_when_gone(Line().receive):
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == before, "nothing goes on watching"
 
 
 async def test_errors_of_the_work_pass() -> None:
-    with pytest.raises(KeyError):
-        async with cancel_when_gone(Line().receive):
-            raise KeyError
+    with pytest.raises(KeyError), cancel_when_gone(Line().receive):
+        raise KeyError
 
 
 async def test_a_cancellation_from_outside_stays_one() -> None:
     async def work() -> None:
-        async with cancel_when_gone(Line().receive):
+        with cancel_when_gone(Line().receive):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
