@@ -1,9 +1,10 @@
-"""Which of the waiting images share the next batch: pure planning, no clock, no thread.
+"""Which of the waiting images share the next batch, and when it may start: pure planning, no clock, no thread.
 
 `B` images, `N` patches, `P` patch side. A batch is padded to its longest image, so it costs `B * max(N)` patches;
 what is not in an image is padding.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -69,6 +70,59 @@ class Plan(Generic[Item]):
     expired: list[Item]
     cancelled: list[Item]
     full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """How many batches the engine runs at a time.
+
+    Attributes:
+        number: batches in the engine.
+        wide: a batch that runs alone has all cores, and so ends sooner than in a lane; nothing may run beside it.
+    """
+
+    number: int = 1
+    wide: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What may start now.
+
+    Attributes:
+        alone: on all cores, with nothing beside it; else in one lane.
+        max_images: B, to leave some for the other lanes; None: as many as the limits of a batch allow.
+        only_full: it will have to wait, so only a batch that could not grow meanwhile.
+    """
+
+    alone: bool
+    max_images: int | None = None
+    only_full: bool = False
+
+
+def next_turn(lanes: Lanes, running: int, waiting: int, *, alone: bool) -> Turn | None:
+    """Whether and how one more batch may start; None: not now.
+
+    With one lane a second batch is closed early, to be stacked while the first runs. With several this would gain
+    nothing: another lane computes while one is filled.
+
+    With several lanes, images that fill less than half of them are faster on all cores; others are spread over the
+    free lanes, so that a burst uses every core.
+
+    Args:
+        lanes: of the engine.
+        running: batches that have started and not ended.
+        waiting: images, at least 1.
+        alone: one of the running batches has all cores.
+    """
+    if lanes.number == 1:
+        return Turn(alone=True, only_full=running == 1) if running < 2 else None
+    free = lanes.number - running
+    if free <= 0 or (alone and running):
+        return None
+    if lanes.wide and not running and 2 * waiting <= lanes.number:
+        return Turn(alone=True)
+    return Turn(alone=False, max_images=math.ceil(waiting / free))
 
 
 def plan_batch(waiting: Iterable[Item], now_s: float, limits: BatchLimits) -> Plan[Item]:

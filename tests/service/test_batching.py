@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.preprocess import PatchSequence
-from service.batching import BatchLimits, assemble, fill, plan_batch
+from service.batching import BatchLimits, Lanes, Turn, assemble, fill, next_turn, plan_batch
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,55 @@ def test_everybody_is_served_in_at_most_as_many_batches_as_there_are_images(
         waiting = [image for image in waiting if not any(image is other for other in batch)]
         batches += 1
     assert batches <= len(sizes)
+
+
+def test_with_one_lane_a_second_batch_is_prepared_only_if_it_is_full() -> None:
+    turns = [next_turn(Lanes(), running, 5, alone=running > 0) for running in range(3)]
+    assert turns == [Turn(alone=True), Turn(alone=True, only_full=True), None]
+
+
+@pytest.mark.parametrize(
+    ("number", "waiting", "turn"),
+    [
+        (2, 1, Turn(alone=True)),
+        (2, 2, Turn(alone=False, max_images=1)),
+        (2, 9, Turn(alone=False, max_images=5)),
+        (3, 1, Turn(alone=True)),
+        (3, 2, Turn(alone=False, max_images=1)),
+        (8, 4, Turn(alone=True)),
+        (8, 5, Turn(alone=False, max_images=1)),
+        (8, 17, Turn(alone=False, max_images=3)),
+    ],
+)
+def test_an_idle_engine_gives_all_cores_to_a_few_images_and_a_lane_each_to_many(
+    number: int, waiting: int, turn: Turn
+) -> None:
+    assert next_turn(Lanes(number), 0, waiting, alone=False) == turn
+
+
+def test_nothing_runs_beside_a_batch_that_has_all_cores() -> None:
+    assert next_turn(Lanes(4), 1, 100, alone=True) is None
+
+
+def test_beside_a_lane_that_is_busy_even_one_image_takes_a_lane() -> None:
+    assert next_turn(Lanes(4), 1, 1, alone=False) == Turn(alone=False, max_images=1)
+    assert next_turn(Lanes(4), 2, 7, alone=False) == Turn(alone=False, max_images=4)
+    assert next_turn(Lanes(4), 4, 7, alone=False) is None
+
+
+def test_where_all_cores_are_no_faster_every_batch_takes_a_lane() -> None:
+    assert next_turn(Lanes(4, wide=False), 0, 1, alone=False) == Turn(alone=False, max_images=1)
+
+
+@given(st.integers(2, 64), st.integers(1, 1000))
+def test_a_burst_is_spread_evenly_over_all_lanes(number: int, waiting: int) -> None:
+    batches: list[int] = []
+    while waiting and (turn := next_turn(Lanes(number, wide=False), len(batches), waiting, alone=False)):
+        batches.append(min(waiting, turn.max_images or waiting))
+        waiting -= batches[-1]
+    assert waiting == 0
+    assert len(batches) == number or max(batches) == 1
+    assert max(batches) - min(batches) <= 1
 
 
 def sequence(patches: int, fill: int) -> PatchSequence:
