@@ -1,7 +1,7 @@
 """Memory of batches, used again and again. `B` images, `N` patches, `P*P*3` values of a patch.
 
-New memory for every batch costs a page fault for every 4 KiB that is written. Two buffers are enough: one is filled
-while the other is in the engine.
+New memory for every batch costs a page fault for every 4 KiB that is written. Where batches run one after the other two
+buffers are enough: one is filled while the other is in the engine. Where several run at a time each has its own.
 """
 
 from collections.abc import Sequence

@@ -9,6 +9,7 @@ the start instead of failing the first request.
 import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.manifest import Manifest
-from service.batching import BatchLimits
+from service.batching import BatchLimits, Lanes
 from service.binding import BoundSession
 from service.buckets import choose_buckets
 from service.buffers import BatchBuffer, BatchMemory
 from service.contract import check_contract, read_manifest
+from service.cores import usable_cores
 from service.devices import CudaDevice, Device, cuda_runtime
 from service.errors import EngineError, StartError
 from service.providers import PROVIDERS, check_support, import_runtime, provider_list, session_options
 from service.settings import EngineSettings
-
-_BUFFERS = 2  # one is filled while the other is in the engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,9 @@ class Model:
 class Engine:
     """Runs batches of patch sequences through one model; thread-safe as ONNX Runtime's `Run` is.
 
+    With several lanes there are two sessions over the same file, one whose runs have all cores and one whose runs have
+    a thread each, that of the caller. ONNX Runtime packs the weights for each session anew, so they cost memory twice.
+
     Args:
         settings: the model and how it runs.
         device: binds all memory to this device; by default the GPU of the settings, and nothing on the CPU.
@@ -60,24 +63,29 @@ class Engine:
         content = _read(path)
         runtime = import_runtime()
         self._settings = settings
-        self._session = _open_session(runtime, content, path, settings)
-        manifest = read_manifest(self._session, path)
-        check_contract(self._session, manifest, path)
-        _check_provider(self._session, settings)
+        self._wide = _open_session(runtime, content, path, settings)
+        manifest = read_manifest(self._wide, path)
+        check_contract(self._wide, manifest, path)
+        _check_provider(self._wide, settings)
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         self.model = Model(manifest, digest, settings.provider)
         if device is None and settings.provider != "cpu":
             device = _open_gpu(runtime, settings)
+        self.lanes = _lanes_of(settings) if device is None else Lanes()
+        self._narrow = self._wide
+        if self.lanes.number > 1 and self.lanes.wide:
+            self._narrow = _open_session(runtime, content, path, settings.model_copy(update={"engine_threads": 1}))
         self._bound = device and BoundSession(
-            runtime, self._session, device, len(manifest.labels), graphs=settings.cuda_graphs
+            runtime, self._wide, device, len(manifest.labels), graphs=settings.cuda_graphs
         )
 
-    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         """Classify one batch.
 
         Args:
             patches: uint8 [B, N, P*P*3], each image padded on the right.
             grid: int64 [B, 2], rows and columns of each image.
+            alone: on all cores; else, with several lanes, on the caller's thread. The answer is the same.
 
         Returns:
             Logits, float32 [B, C].
@@ -86,21 +94,22 @@ class Engine:
             EngineError: if ONNX Runtime fails.
         """
         try:
-            return self._bound.run(patches, grid) if self._bound else self._run(patches, grid)
+            return self._bound.run(patches, grid) if self._bound else self._run(patches, grid, alone=alone)
         except Exception as error:
             raise EngineError(_first_line(error)) from error
 
     def warm_up(self) -> None:
-        """Run a batch of one and a batch of two, and check what comes out.
+        """Run a batch of one and a batch of two, of either width, and check what comes out.
 
         Raises:
             StartError: if the model fails or its logits are not one finite number per label.
         """
         spec, classes = self.model.manifest.preprocessing, len(self.model.manifest.labels)
-        for count in (1, 2):
+        widths = (True, False) if self.lanes.number > 1 else (True,)
+        for count, alone in product((1, 2), widths):
             patches = np.zeros((count, spec.native_patches, spec.patch_dim), np.uint8)
             try:
-                logits = self.run(patches, np.tile(np.asarray(spec.native_grid, np.int64), (count, 1)))
+                logits = self.run(patches, np.tile(np.asarray(spec.native_grid, np.int64), (count, 1)), alone=alone)
             except EngineError as error:
                 raise StartError(f"the model fails on a first batch: {error}") from None
             if logits.shape != (count, classes) or not np.isfinite(logits).all():
@@ -108,8 +117,9 @@ class Engine:
                     f"the model answers a blank image with {logits.shape} instead of finite {count, classes}"
                 )
 
-    def _run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = self._session.run(["logits"], {"patches": patches, "grid": grid})[0]
+    def _run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool) -> NDArray[np.float32]:
+        session = self._wide if alone else self._narrow
+        logits: NDArray[np.float32] = session.run(["logits"], {"patches": patches, "grid": grid})[0]
         return logits
 
     def open_memory(self, limits: BatchLimits) -> BatchMemory:
@@ -124,10 +134,11 @@ class Engine:
         buckets = choose_buckets(settings.length_buckets, settings.provider, self.model.manifest, limits)
         shapes = buckets.shapes(spec.native_patches)
         warm_up = shapes[: settings.max_warm_up_shapes]
-        buffers = [BatchBuffer() for _ in range(_BUFFERS)]
+        under_way = max(2, self.lanes.number)  # with one lane, one batch is filled while the other is in the engine
+        buffers = [BatchBuffer() for _ in range(under_way)]
         if self._bound:
             most = max([limits.max_patches, *(images * length for images, length in shapes)]) * spec.patch_dim
-            buffers = self._bound.open_buffers(_BUFFERS, most, limits.max_images, warm_up)
+            buffers = self._bound.open_buffers(under_way, most, limits.max_images, warm_up)
         return BatchMemory(buffers, buckets, warm_up, spec.patch_dim)
 
 
@@ -141,6 +152,11 @@ def bundled_model() -> Path:
     if not path.is_file():
         raise StartError("this installation has no bundled model: name one, as in patchserve serve MODEL.onnx")
     return path
+
+
+def _lanes_of(settings: EngineSettings) -> Lanes:
+    cores = usable_cores()
+    return Lanes(settings.lanes(cores), wide=(settings.engine_threads or cores) > 1)
 
 
 def _read(path: Path) -> bytes:

@@ -43,7 +43,7 @@ def classify_files(
     Raises:
         StartError: if the model cannot be used.
     """
-    engine = Engine(EngineSettings(model=model))
+    engine = Engine(EngineSettings(model=model, engine_lanes=1))
     return [_classify(path, engine, k, max_patches) for path in paths]
 
 

@@ -68,6 +68,10 @@ def check_support(runtime: Any, settings: EngineSettings, content: bytes, path: 
         )
     if settings.cuda_graphs and settings.provider != "cuda":
         raise StartError("--cuda-graphs needs --provider cuda: one graph a shape is not possible elsewhere")
+    if settings.engine_lanes > 1 and settings.provider != "cpu":
+        raise StartError(
+            f"--engine-lanes {settings.engine_lanes} needs --provider cpu: a GPU runs one batch after the other"
+        )
     opset = opset_of(content)
     if settings.provider == "tensorrt" and opset is not None and opset >= _OPSET_OF_ATTENTION:
         raise StartError(

@@ -47,7 +47,19 @@ class EngineSettings(_Group):
     )
     device_id: int = Field(default=0, ge=0, le=255, description="GPU number")
     engine_threads: int = Field(
-        default=0, ge=0, le=1024, description="threads of one engine run; 0: one per usable core"
+        default=0,
+        ge=0,
+        le=1024,
+        description="threads of an engine run that has all cores; 0: one per usable core. "
+        "N > 1 also means --engine-lanes 1, where that is not set",
+    )
+    engine_lanes: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="batches that run at a time, each on one thread; an image alone still runs on all cores, for which "
+        "the weights are in memory twice, unless --engine-threads is 1. 1: one batch after the other, each on all "
+        "cores; 0: on a CPU one per usable core, on a GPU 1",
     )
     engine_spinning: bool = Field(
         default=False, description="engine threads spin while idle: starves decoding on the same cores"
@@ -80,6 +92,15 @@ class EngineSettings(_Group):
     tensorrt_max_images: int = Field(
         default=64, ge=1, le=65536, description="images of the largest batch that TensorRT prepares for"
     )
+
+    def lanes(self, cores: int) -> int:
+        """How many batches run at a time, given the cores that may be used.
+
+        Threads of one run wait for each other at every operator; runs of one thread each do not.
+        """
+        if self.engine_lanes:
+            return self.engine_lanes
+        return cores if self.provider == "cpu" and self.engine_threads <= 1 else 1
 
 
 class BatchSettings(_Group):

@@ -1,6 +1,7 @@
 """The bundled model: small, described, and right about images of every size and format that it ships with."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,12 @@ def test_every_size_gets_in_one_batch_the_logits_that_it_gets_alone(engine: Engi
     together = engine.run(*assemble(sequences))
     for logits, sequence in zip(together, sequences, strict=True):
         assert np.array_equal(logits, engine.run(*assemble([sequence]))[0])
+
+
+def test_a_lane_answers_with_the_same_bits_as_all_cores(engine: Engine) -> None:
+    lanes = Engine(EngineSettings(engine_lanes=2, engine_threads=2))
+    batch = assemble([sequence_of(engine, name) for name in LABELS])
+    with ThreadPoolExecutor(2) as callers:
+        answers = list(callers.map(lambda alone: lanes.run(*batch, alone=alone), (True, False, False)))
+    for answer in answers:
+        assert np.array_equal(answer, engine.run(*batch))

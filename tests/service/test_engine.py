@@ -1,4 +1,5 @@
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from onnx import TensorProto
 from tiny_artifact import MANIFEST, build_model, renamed, write_artifact
 
-from service.batching import BatchLimits
+from service.batching import BatchLimits, Lanes
 from service.engine import Engine
 from service.errors import EngineError, StartError
 from service.settings import EngineSettings
@@ -40,6 +41,41 @@ def test_an_image_does_not_depend_on_its_batch_or_on_padding(engine: Engine) -> 
     np.testing.assert_array_equal(together[1], alone[0])
     assert together.shape == (3, 3)
     assert together.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "settings", [{"engine_lanes": 3, "engine_threads": 2}, {"engine_lanes": 3, "engine_threads": 1}]
+)
+def test_an_answer_has_the_same_bits_on_all_cores_and_in_a_lane_alone_and_in_a_batch(
+    artifact: Path, engine: Engine, settings: dict[str, Any]
+) -> None:
+    lanes = load(artifact, **settings)
+    lanes.warm_up()
+    rng = np.random.default_rng(0)
+    patches, grid = rng.integers(0, 256, (3, 20, 48), np.uint8), np.array([[4, 5], [2, 3], [1, 1]])
+    wanted = engine.run(patches, grid)
+    with ThreadPoolExecutor(3) as callers:
+        in_lanes = list(callers.map(lambda _: lanes.run(patches, grid, alone=False), range(9)))
+    singly = [
+        lanes.run(patches[place, None, : rows * columns], grid[place, None], alone=alone)
+        for place, (rows, columns) in enumerate(grid)
+        for alone in (True, False)
+    ]
+    for answer in (lanes.run(patches, grid), *in_lanes, np.concatenate(singly[::2]), np.concatenate(singly[1::2])):
+        np.testing.assert_array_equal(answer, wanted)
+
+
+def test_each_lane_has_memory_of_its_own_and_one_lane_has_two_batches_under_way(artifact: Path) -> None:
+    limits = BatchLimits(max_patches=200, max_images=4, overhead_patches=0)
+    for lanes, buffers in [(1, 2), (2, 2), (5, 5)]:
+        engine = load(artifact, engine_lanes=lanes)
+        assert engine.lanes.number == lanes
+        assert len(engine.open_memory(limits).buffers) == buffers
+
+
+def test_all_cores_are_no_faster_than_a_lane_where_there_is_one_thread(artifact: Path) -> None:
+    assert load(artifact, engine_lanes=2, engine_threads=2).lanes == Lanes(2, wide=True)
+    assert load(artifact, engine_lanes=2, engine_threads=1).lanes == Lanes(2, wide=False)
 
 
 def test_arrays_that_do_not_fit_are_an_engine_error(engine: Engine) -> None:

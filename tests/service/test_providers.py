@@ -56,6 +56,15 @@ def test_cuda_graphs_are_only_for_cuda(provider: str) -> None:
     check_support(EVERYTHING, settings(provider="cuda", cuda_graphs=True), of_opset(18), Path("m.onnx"))
 
 
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_several_lanes_are_only_for_the_cpu(provider: str) -> None:
+    with pytest.raises(StartError, match="--engine-lanes 2 needs --provider cpu"):
+        check_support(EVERYTHING, settings(provider=provider, engine_lanes=2), of_opset(18), Path("m.onnx"))
+    for lanes in (0, 1):
+        check_support(EVERYTHING, settings(provider=provider, engine_lanes=lanes), of_opset(18), Path("m.onnx"))
+    check_support(EVERYTHING, settings(engine_lanes=2), of_opset(18), Path("m.onnx"))
+
+
 def test_the_cpu_stands_behind_every_provider_for_the_nodes_that_it_leaves(tmp_path: Path) -> None:
     content = write_artifact(tmp_path / "m.onnx").read_bytes()
     names: dict[str, list[str]] = {}

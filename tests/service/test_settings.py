@@ -95,6 +95,23 @@ def test_settings_are_frozen() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "lanes"),
+    [
+        ({}, 8),
+        ({"engine_lanes": 1}, 1),
+        ({"engine_lanes": 3}, 3),
+        ({"engine_threads": 1}, 8),
+        ({"engine_threads": 4}, 1),
+        ({"engine_threads": 4, "engine_lanes": 2}, 2),
+        ({"provider": "cuda"}, 1),
+        ({"provider": "tensorrt", "engine_lanes": 1}, 1),
+    ],
+)
+def test_lanes_follow_the_cores_of_a_cpu(given: dict[str, Any], lanes: int) -> None:
+    assert Settings(**given).lanes(cores=8) == lanes
+
+
+@pytest.mark.parametrize(
     ("given", "cores", "processes"),
     [
         ({}, 1, 1),
