@@ -52,9 +52,9 @@ def create_app(
     log = log or open_log(settings, standard_error(), is_terminal=False)
     engine = open_engine(settings, engine)
     metrics, rate, limits = Metrics(), Rate(), batch_limits(settings, engine.model)
-    runner = BatchRunner(engine, clock, engine.open_memory(limits))
+    runner = BatchRunner(engine, clock, engine.open_memory(limits), engine.lanes.number)
     runner.warm_up()
-    scheduler = Scheduler(runner.run, limits, clock, EngineObserver(metrics, rate, log))
+    scheduler = Scheduler(runner.run, limits, clock, EngineObserver(metrics, rate, log), engine.lanes)
     metrics.watch("engine_patches_per_second", "Speed of the engine, moving average", lambda: rate.per_s)
 
     async def close() -> None:

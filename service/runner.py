@@ -1,6 +1,7 @@
-"""Runs batches in threads, one at a time in the engine, so that the event loop never waits for arrays.
+"""Runs batches in threads, so that the event loop never waits for arrays.
 
-Two threads, two buffers and one lock: while one batch is in the engine, the other thread fills the other buffer.
+A thread and a buffer for each batch that is under way. With one lane that is one batch in the engine and one that is
+filled meanwhile; with several, each thread fills its batch and runs it.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,14 @@ class Run:
     Attributes:
         logits: float32 [B, C].
         seconds: in the engine.
+        share_s: of the engine's time: a second in which n batches were in it counts as 1/n.
         finished_s: on the clock.
         padded_patches: what the engine computed, with the padding of buckets; 0: unknown.
     """
 
     logits: NDArray[np.float32]
     seconds: float
+    share_s: float
     finished_s: float
     padded_patches: int = 0
 
@@ -40,8 +43,48 @@ class Run:
 class ArrayEngine(Protocol):
     """The part of `service.engine.Engine` that is needed here."""
 
-    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits, float32 [B, C]."""
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
+        """Logits, float32 [B, C]; on all cores if it is `alone`."""
+
+
+class Moment(NamedTuple):
+    """A reading of `SharedTime`: its clock, and the seconds of the engine that a batch which was always there had."""
+
+    now_s: float
+    shared_s: float
+
+
+class SharedTime:
+    """Divides the seconds of an engine among the batches that are in it, in equal parts; thread-safe.
+
+    The shares of all batches sum up to the time in which there was any, so patches over shares is the engine's speed
+    whatever ran beside what.
+
+    Args:
+        clock: monotonic, seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._last = Moment(0.0, 0.0)
+
+    def enter(self) -> Moment:
+        """A batch begins."""
+        return self._change(1)
+
+    def leave(self) -> Moment:
+        """A batch ends; its share is what has been added to `shared_s` since it began."""
+        return self._change(-1)
+
+    def _change(self, batches: int) -> Moment:
+        with self._lock:
+            now_s = self._clock()
+            share_s = (now_s - self._last.now_s) / self._inside if self._inside else 0.0
+            self._inside += batches
+            self._last = Moment(now_s, self._last.shared_s + share_s)
+            return self._last
 
 
 class BatchRunner:
@@ -51,25 +94,33 @@ class BatchRunner:
         engine: runs them.
         clock: monotonic, seconds.
         memory: what they are written into; by default memory of the host, every batch in its own shape.
+        lanes: batches in the engine at a time.
     """
 
-    def __init__(self, engine: ArrayEngine, clock: Callable[[], float], memory: BatchMemory | None = None) -> None:
+    def __init__(
+        self, engine: ArrayEngine, clock: Callable[[], float], memory: BatchMemory | None = None, lanes: int = 1
+    ) -> None:
         self._engine = engine
-        self._clock = clock
         self._memory = memory or BatchMemory()
         self._free: SimpleQueue[BatchBuffer] = SimpleQueue()
         for buffer in self._memory.buffers:
             self._free.put(buffer)
-        self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="engine")
+        self._lanes = threading.Semaphore(lanes)
+        self._several = lanes > 1
+        self._time = SharedTime(clock)
+        self._threads = ThreadPoolExecutor(len(self._memory.buffers), thread_name_prefix="engine")
 
-    async def run(self, sequences: Sequence[PatchSequence]) -> Run:
-        """Fill and run one batch; at most two calls at a time are of use.
+    async def run(self, sequences: Sequence[PatchSequence], *, alone: bool = True) -> Run:
+        """Fill and run one batch; more calls at a time than there are buffers are of no use.
+
+        Args:
+            sequences: the images.
+            alone: on all cores. With several lanes the caller sees to it that nothing else runs meanwhile.
 
         Raises:
             EngineError: if the engine fails.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, sequences)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, sequences, alone)
 
     def warm_up(self) -> None:
         """Run a blank batch of every shape that is slow at its first run, before the first real one.
@@ -77,34 +128,49 @@ class BatchRunner:
         Raises:
             StartError: if one fails.
         """
+        if self._several:  # only on the CPU, where what is slow at first is not the buffer but either width of a run
+            self._warm_up_in(self._memory.buffers[0], alone=True)
+            self._warm_up_in(self._memory.buffers[1], alone=False)
+            return
         for buffer in self._memory.buffers:
-            for images, length in self._memory.warm_up:
-                patches, grid = buffer.shaped(images, length, self._memory.patch_dim)
-                fill([], patches, grid)
-                try:
-                    buffer.ready(patches, grid)
-                    self._engine.run(patches, grid)
-                except EngineError as error:
-                    raise StartError(f"the model fails on {images} images of {length} patches: {error}") from None
+            self._warm_up_in(buffer, alone=True)
 
     def close(self) -> None:
         """Take no more batches; does not wait for the running one."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, sequences: Sequence[PatchSequence]) -> Run:
+    def _warm_up_in(self, buffer: BatchBuffer, *, alone: bool) -> None:
+        for images, length in self._memory.warm_up:
+            patches, grid = buffer.shaped(images, length, self._memory.patch_dim)
+            fill([], patches, grid)
+            try:
+                buffer.ready(patches, grid)
+                self._engine.run(patches, grid, alone=alone)
+            except EngineError as error:
+                raise StartError(f"the model fails on {images} images of {length} patches: {error}") from None
+
+    def _run(self, sequences: Sequence[PatchSequence], alone: bool) -> Run:
         buffer = self._free.get()
         try:
-            return self._run_in(buffer, sequences)
+            return self._run_in(buffer, sequences, alone=alone)
         finally:
             self._free.put(buffer)
 
-    def _run_in(self, buffer: BatchBuffer, sequences: Sequence[PatchSequence]) -> Run:
+    def _run_in(self, buffer: BatchBuffer, sequences: Sequence[PatchSequence], *, alone: bool) -> Run:
         images, length = self._memory.buckets.shape(len(sequences), max(len(each.patches) for each in sequences))
         patches, grid = buffer.shaped(images, length, sequences[0].patches.shape[1])
         fill(sequences, patches, grid)
         buffer.ready(patches, grid)
-        with self._lock:
-            started = self._clock()
-            logits = self._engine.run(patches, grid)
-            finished = self._clock()
-        return Run(logits[: len(sequences)], finished - started, finished, images * length)
+        with self._lanes:
+            start = self._time.enter()
+            try:
+                logits = self._engine.run(patches, grid, alone=alone)
+            finally:
+                end = self._time.leave()
+        return Run(
+            logits[: len(sequences)],
+            seconds=end.now_s - start.now_s,
+            share_s=end.shared_s - start.shared_s,
+            finished_s=end.now_s,
+            padded_patches=images * length,
+        )

@@ -1,21 +1,21 @@
 """The scheduler: waiting images, and when the next batch closes. All its state belongs to one event loop.
 
-A batch closes when the engine is free, so nobody waits while it is idle and batches grow while it is busy. A second
-one is closed early, to be stacked while the first runs, only if it is full anyway. Every image gets exactly one
-outcome: an `Inference`, an error, or it was cancelled by whoever waited.
+A batch closes when the engine, or one of its lanes, is free, so nobody waits while it is idle and batches grow while it
+is busy. What may start when is decided in `service.batching`. Every image gets exactly one outcome: an `Inference`, an
+error, or it was cancelled by whoever waited.
 """
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.preprocess import PatchSequence
-from service.batching import BatchLimits, plan_batch
+from service.batching import BatchLimits, Lanes, Plan, Turn, next_turn, plan_batch
 from service.errors import DeadlineExceeded, Draining, Internal, RequestError
 from service.runner import Run
 
@@ -47,7 +47,7 @@ class BatchReport:
         images: B.
         patches: without padding.
         padded_patches: B * max(N).
-        seconds: in the engine.
+        seconds: of the engine's time; a second that n batches share counts as 1/n for each.
         failed: the engine raised.
     """
 
@@ -69,6 +69,13 @@ class SchedulerObserver:
 
     def engine_failed(self, error: Exception, images: int) -> None:
         """A run of `images` raised."""
+
+
+class RunBatch(Protocol):
+    """What runs batches: `service.runner.BatchRunner.run`."""
+
+    async def __call__(self, sequences: Sequence[PatchSequence], *, alone: bool) -> Run:
+        """Stack and run one batch, on all cores if it is `alone`."""
 
 
 @dataclass(eq=False, slots=True)
@@ -95,26 +102,29 @@ class Scheduler:
     """The queue in front of one engine.
 
     Args:
-        run: stacks and runs one batch; called at most twice at a time.
+        run: called for as many batches at a time as there are lanes; with one lane, for one more that is prepared.
         limits: of one batch.
         clock: monotonic, seconds.
         observer: told what happens.
+        lanes: how many batches the engine runs at a time.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[PatchSequence]], Awaitable[Run]],
+        run: RunBatch,
         limits: BatchLimits,
         clock: Callable[[], float],
         observer: SchedulerObserver,
+        lanes: Lanes | None = None,
     ) -> None:
         self._run = run
         self._limits = limits
         self._clock = clock
         self._observer = observer
+        self._lanes = lanes or Lanes()
         self._waiting: dict[_Ticket, None] = {}  # in order of arrival
         self._waiting_patches = 0
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_flight: dict[asyncio.Task[None], bool] = {}  # whether it runs alone
         self._pump_due = False
         self._closed = False
 
@@ -152,48 +162,58 @@ class Scheduler:
     def _pump(self) -> None:
         """Close batches as long as the engine, or the place behind it, is free."""
         self._pump_due = False
-        while self._waiting and len(self._in_flight) < 2:
-            busy = bool(self._in_flight)
-            if (
-                busy
-                and self._waiting_patches < self._limits.max_patches
-                and len(self._waiting) < self._limits.max_images
-            ):
-                return  # cannot be full: planning would be for nothing
-            plan = plan_batch(self._waiting, self._clock(), self._limits)
-            for ticket in plan.expired:
-                self._take(ticket)
-                self._fail(ticket, DeadlineExceeded(), "expired")
-            for ticket in plan.cancelled:
-                self._take(ticket)
-                self._observer.image_left("cancelled")
-            if not plan.batch or (busy and not plan.full):
+        while self._waiting:
+            turn = next_turn(self._lanes, len(self._in_flight), len(self._waiting), alone=any(self._in_flight.values()))
+            if turn is None or (turn.only_full and not self._may_be_full()):
                 return
-            self._start(plan.batch)
+            plan = plan_batch(self._waiting, self._clock(), self._limits_of(turn))
+            if plan.expired or plan.cancelled:
+                self._drop(plan)
+                continue  # the turn was that of more images than there are
+            if turn.only_full and not plan.full:
+                return
+            self._start(plan.batch, alone=turn.alone)
 
-    def _start(self, batch: list[_Ticket]) -> None:
+    def _limits_of(self, turn: Turn) -> BatchLimits:
+        if turn.max_images is None:
+            return self._limits
+        return replace(self._limits, max_images=min(self._limits.max_images, turn.max_images))
+
+    def _may_be_full(self) -> bool:
+        """Else planning would be for nothing."""
+        return self._waiting_patches >= self._limits.max_patches or len(self._waiting) >= self._limits.max_images
+
+    def _drop(self, plan: Plan[_Ticket]) -> None:
+        for ticket in plan.expired:
+            self._take(ticket)
+            self._fail(ticket, DeadlineExceeded(), "expired")
+        for ticket in plan.cancelled:
+            self._take(ticket)
+            self._observer.image_left("cancelled")
+
+    def _start(self, batch: list[_Ticket], *, alone: bool) -> None:
         for ticket in batch:
             self._take(ticket)
-        task = asyncio.get_running_loop().create_task(self._run_to_the_end(batch))
-        self._in_flight.add(task)
+        task = asyncio.get_running_loop().create_task(self._run_to_the_end(batch, alone=alone))
+        self._in_flight[task] = alone
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._in_flight.discard(task)
+        del self._in_flight[task]
         self._pump()
 
     def _take(self, ticket: _Ticket) -> None:
         del self._waiting[ticket]
         self._waiting_patches -= ticket.length
 
-    async def _run_to_the_end(self, batch: list[_Ticket]) -> None:
+    async def _run_to_the_end(self, batch: list[_Ticket], *, alone: bool) -> None:
         """Run a batch; halve it where the engine fails, until each culprit is alone or the runs are used up."""
         # Two culprits cost at most four runs a level.
         runs_left = 1 + 4 * math.ceil(math.log2(len(batch))) if len(batch) > 1 else 1
         parts = [batch]
         while parts:
             part = parts.pop(0)
-            if runs_left == 0 or not await self._run_once(part):
+            if runs_left == 0 or not await self._run_once(part, alone=alone):
                 if runs_left <= 1 or len(part) == 1:
                     for ticket in part:
                         self._fail(ticket, Internal(), "failed")
@@ -202,19 +222,19 @@ class Scheduler:
                     parts += [part[:middle], part[middle:]]
             runs_left = max(0, runs_left - 1)
 
-    async def _run_once(self, part: list[_Ticket]) -> bool:
+    async def _run_once(self, part: list[_Ticket], *, alone: bool) -> bool:
         started = self._clock()
         lengths = [ticket.length for ticket in part]
         sizes = (len(part), sum(lengths), len(part) * max(lengths))
         try:
-            run = await self._run([ticket.sequence for ticket in part])
+            run = await self._run([ticket.sequence for ticket in part], alone=alone)
         except Exception as error:  # noqa: BLE001 - whatever a run raises, its images must get an outcome
             self._observer.batch_ran(BatchReport(*sizes, seconds=self._clock() - started, failed=True))
             self._observer.engine_failed(error, len(part))
             return False
         images, patches, padded_patches = sizes
         padded_patches = run.padded_patches or padded_patches  # buckets pad further than the longest image
-        self._observer.batch_ran(BatchReport(images, patches, padded_patches, run.seconds))
+        self._observer.batch_ran(BatchReport(images, patches, padded_patches, run.share_s))
         finite = np.atleast_1d(np.isfinite(run.logits).all(axis=1))
         for ticket, logits, is_finite in zip(part, run.logits, finite, strict=True):
             if is_finite:

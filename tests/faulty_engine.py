@@ -28,7 +28,7 @@ class FaultyEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def run(self, *inputs: Any) -> Any:
+    def run(self, *inputs: Any, **how: Any) -> Any:
         command = self._commands.read_text().strip()
         if command and command != "die always":
             self._commands.write_text("")
@@ -36,7 +36,7 @@ class FaultyEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if command == "hang":
             time.sleep(1000)
-        return self._engine.run(*inputs)
+        return self._engine.run(*inputs, **how)
 
 
 def main() -> None:

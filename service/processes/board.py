@@ -22,7 +22,7 @@ class Column(enum.IntEnum):
     LOG_LINES_LOST = 3
     PATCHES_PER_S = 4  # of the engine
     RESTARTS = 5
-    RUN_STARTED_S = 6  # of the engine's running batch, monotonic; 0: idle
+    RUN_STARTED_S = 6  # of the oldest batch in the engine, monotonic; 0: idle
 
 
 class Board:

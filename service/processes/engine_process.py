@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -17,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from service.admission import Rate
 from service.app import batch_limits
-from service.batching import BatchLimits
+from service.batching import BatchLimits, Lanes
 from service.buffers import BatchMemory
 from service.engine import Model
 from service.errors import StartError
@@ -27,7 +28,7 @@ from service.observers import EngineObserver
 from service.processes.board import Board, Column
 from service.processes.desk import Desk
 from service.processes.shared import ENGINE_ROW, Shared
-from service.runner import BatchRunner
+from service.runner import ArrayEngine, BatchRunner
 from service.scheduler import BatchReport, Scheduler
 from service.server import leave, run_loop
 from service.settings import Settings
@@ -37,9 +38,10 @@ class WarmEngine(Protocol):
     """The part of `service.engine.Engine` that is needed here."""
 
     model: Model
+    lanes: Lanes
 
-    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits, float32 [B, C]."""
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
+        """Logits, float32 [B, C]; on all cores if it is `alone`."""
 
     def open_memory(self, limits: BatchLimits) -> BatchMemory:
         """Where batches are written, and the shapes that they are padded to."""
@@ -75,16 +77,16 @@ def run_engine_process(
     try:
         engine = open_engine(settings)
         _cut_slabs(settings, shared, engine.model)
-        watched = _Watched(engine, shared.board)
+        watched = WatchedEngine(engine, shared.board, time.monotonic)
         limits = batch_limits(settings, engine.model)
-        runner = BatchRunner(watched, time.monotonic, engine.open_memory(limits))
+        runner = BatchRunner(watched, time.monotonic, engine.open_memory(limits), engine.lanes.number)
         runner.warm_up()
         watched.seen = True
     except StartError as error:
         report.send(str(error))
         leave(1)
     observer = _BoardObserver(Metrics(), Rate(), log, shared.board)
-    scheduler = Scheduler(runner.run, limits, time.monotonic, observer)
+    scheduler = Scheduler(runner.run, limits, time.monotonic, observer, engine.lanes)
     desks = [
         Desk(seat.engine_end, seat.slab, scheduler, life, lambda: log.error("bad_submission")) for seat in shared.seats
     ]
@@ -139,25 +141,42 @@ async def _all_left(desks: Sequence[Desk], timeout_s: float) -> None:
                 await desk.left.wait()
 
 
-class _Watched:
-    """An engine whose running batch shows on the board once it may be `seen`, so that the parent can tell if it hangs.
+class WatchedEngine:
+    """An engine whose oldest run shows on the board once it may be `seen`, so that the parent can tell if it hangs.
 
-    A warm-up may build kernels for minutes.
+    A warm-up may build kernels for minutes. Thread-safe.
+
+    Args:
+        engine: runs batches, perhaps several at a time.
+        board: is told when the oldest of them began.
+        clock: that of the parent, seconds.
     """
 
-    def __init__(self, engine: WarmEngine, board: Board) -> None:
+    def __init__(self, engine: ArrayEngine, board: Board, clock: Callable[[], float]) -> None:
         self._engine = engine
         self._board = board
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._started_s: dict[object, float] = {}
         self.seen = False
 
-    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
+        """As the engine's own."""
         if not self.seen:
-            return self._engine.run(patches, grid)
-        self._board.write(ENGINE_ROW, Column.RUN_STARTED_S, time.monotonic())
+            return self._engine.run(patches, grid, alone=alone)
+        run = object()
+        with self._lock:
+            self._started_s[run] = self._clock()
+            self._show_oldest()
         try:
-            return self._engine.run(patches, grid)
+            return self._engine.run(patches, grid, alone=alone)
         finally:
-            self._board.write(ENGINE_ROW, Column.RUN_STARTED_S, 0.0)
+            with self._lock:
+                del self._started_s[run]
+                self._show_oldest()
+
+    def _show_oldest(self) -> None:
+        self._board.write(ENGINE_ROW, Column.RUN_STARTED_S, min(self._started_s.values(), default=0.0))
 
 
 class _BoardObserver(EngineObserver):

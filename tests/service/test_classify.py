@@ -84,7 +84,7 @@ async def test_several_uploads_answer_in_order_and_a_bad_one_fails_alone(
 
 async def test_images_of_one_request_share_a_batch(serving: Serving) -> None:
     sizes = [(28, 28), (40, 20), (12, 60), (64, 64)]
-    async with serving(batch_overhead_patches=256) as client:
+    async with serving(engine_lanes=1, batch_overhead_patches=256) as client:
         response = await classify(client, *[picture(size=size) for size in sizes])
         seen = await metrics(client)
     patches = [result["patches"] for result in response.json()["results"]]
@@ -219,15 +219,15 @@ class HeldEngine(Engine):
     """An engine whose runs wait for the test."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(EngineSettings(model=path))
+        super().__init__(EngineSettings(model=path, engine_lanes=1))
         self.may_run = threading.Event()
         self.may_run.set()
         self.runs = 0
 
-    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         self.runs += 1
         assert self.may_run.wait(10)
-        return super().run(patches, grid)
+        return super().run(patches, grid, alone=alone)
 
 
 async def until(condition: Any) -> None:
@@ -317,11 +317,11 @@ async def _reads(client: httpx.AsyncClient, name: str, value: float) -> bool:
 class PoisonedEngine(Engine):
     """An engine that fails on any batch that holds a blue image, and knows no green."""
 
-    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         colours = patches[:, 0, :3].argmax(axis=1) * (patches[:, 0].any(axis=1))
         if (colours == 2).any():
             raise EngineError("blue")
-        logits = super().run(patches, grid)
+        logits = super().run(patches, grid, alone=alone)
         logits[colours == 1] = np.nan
         return logits
 

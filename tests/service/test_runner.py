@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import threading
 import time
 
@@ -10,9 +11,26 @@ from model.preprocess import PatchSequence
 from service.buckets import Buckets
 from service.buffers import BatchBuffer, BatchMemory
 from service.errors import EngineError, StartError
-from service.runner import BatchRunner
+from service.runner import BatchRunner, SharedTime
 
 pytestmark = pytest.mark.anyio
+
+
+def test_the_shares_of_batches_that_run_together_sum_up_to_the_time_that_they_took() -> None:
+    now_s = 10.0
+    time_of_engine = SharedTime(lambda: now_s)
+    first = time_of_engine.enter()
+    now_s = 12.0
+    second = time_of_engine.enter()
+    now_s = 15.0
+    first_s = time_of_engine.leave().shared_s - first.shared_s
+    now_s = 16.0
+    second_s = time_of_engine.leave().shared_s - second.shared_s
+    now_s = 50.0
+    third = time_of_engine.enter()
+    now_s = 51.0
+    third_s = time_of_engine.leave().shared_s - third.shared_s
+    assert (first_s, second_s, third_s) == (2 + 3 / 2, 3 / 2 + 1, 1)
 
 
 class CountingEngine:
@@ -21,7 +39,7 @@ class CountingEngine:
         self.most_inside = 0
         self.may_end = threading.Event()
 
-    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
         assert self.may_end.wait(5)
@@ -48,6 +66,44 @@ async def test_batches_run_one_at_a_time_in_the_engine() -> None:
     assert all(run.seconds > 0 for run in runs)
 
 
+class MeetingEngine:
+    """A run ends when so many are in the engine at once."""
+
+    def __init__(self, parties: int) -> None:
+        self.barrier = threading.Barrier(parties)
+        self.alone: list[bool] = []
+
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
+        self.alone.append(alone)
+        self.barrier.wait(5)
+        return patches[:, 0, :2].astype(np.float32)
+
+
+async def test_as_many_batches_as_lanes_are_in_the_engine_each_in_memory_of_its_own() -> None:
+    engine = MeetingEngine(parties=3)
+    memory = BatchMemory([BatchBuffer() for _ in range(3)])
+    ticks = itertools.count()
+    runner = BatchRunner(engine, lambda: float(next(ticks)), memory, lanes=3)
+    runs = await asyncio.gather(*(runner.run([sequence(fill)], alone=False) for fill in (3, 4, 5)))
+    runner.close()
+    assert [run.logits.tolist() for run in runs] == [[[3, 3]], [[4, 4]], [[5, 5]]]
+    assert engine.alone == [False] * 3
+    assert sum(run.share_s for run in runs) == pytest.approx(5), "six readings of a clock that ticks at each"
+    assert all(run.share_s < run.seconds for run in runs)
+
+
+async def test_a_batch_that_has_the_engine_for_itself_has_all_of_its_time() -> None:
+    engine = CountingEngine()
+    engine.may_end.set()
+    ticks = itertools.count()
+    runner = BatchRunner(engine, lambda: float(next(ticks)))
+    with pytest.raises(EngineError):
+        await runner.run([sequence(0)])
+    run = await runner.run([sequence(1)])
+    runner.close()
+    assert run.share_s == run.seconds == 1
+
+
 async def test_a_failure_frees_the_engine() -> None:
     engine = CountingEngine()
     engine.may_end.set()
@@ -65,11 +121,13 @@ class WatchingEngine:
         self.shapes: list[tuple[int, ...]] = []
         self.addresses: list[int] = []
         self.grids: list[list[list[int]]] = []
+        self.alone: list[bool] = []
 
-    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         self.shapes.append(patches.shape)
         self.addresses.append(patches.ctypes.data)
         self.grids.append(grid.tolist())
+        self.alone.append(alone)
         if patches[0, 0, 0] == 13:
             raise EngineError("bad luck")
         return patches[:, 0, :1].astype(np.float32)
@@ -130,6 +188,16 @@ def test_every_shape_warms_up_in_every_buffer() -> None:
     runner.close()
     assert engine.shapes == [(2, 8, 12), (1, 4, 12)] * 2
     assert engine.grids == [[[1, 1], [1, 1]], [[1, 1]]] * 2
+
+
+def test_with_several_lanes_every_shape_warms_up_in_both_widths() -> None:
+    engine = WatchingEngine()
+    memory = BatchMemory([BatchBuffer() for _ in range(8)], warm_up=[(2, 8), (1, 4)], patch_dim=12)
+    runner = BatchRunner(engine, time.monotonic, memory, lanes=8)
+    runner.warm_up()
+    runner.close()
+    assert engine.shapes == [(2, 8, 12), (1, 4, 12)] * 2
+    assert engine.alone == [True, True, False, False]
 
 
 class BrokenBuffer(BatchBuffer):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.preprocess import PatchSequence
-from service.batching import BatchLimits
+from service.batching import BatchLimits, Lanes
 from service.errors import DeadlineExceeded, Draining, EngineError, Internal
 from service.runner import Run
 from service.scheduler import BatchReport, Fate, Inference, Scheduler, SchedulerObserver
@@ -28,15 +28,17 @@ class FakeEngine:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.batches: list[list[int]] = []
+        self.alone: list[bool] = []
         self.open: list[asyncio.Future[None]] = []
         self.immediate = False
 
     def clock(self) -> float:
         return self.now_s
 
-    async def run(self, sequences: Sequence[PatchSequence]) -> Run:
+    async def run(self, sequences: Sequence[PatchSequence], *, alone: bool) -> Run:
         names = [int(sequence.patches[0, 0]) for sequence in sequences]
         self.batches.append(names)
+        self.alone.append(alone)
         if not self.immediate:
             gate = asyncio.get_running_loop().create_future()
             self.open.append(gate)
@@ -44,10 +46,10 @@ class FakeEngine:
         if POISON in names:
             raise EngineError("poisoned")
         logits = np.array([[np.nan if name == NOT_A_NUMBER else name, 0] for name in names], np.float32)
-        return Run(logits, 0.5, self.now_s)
+        return Run(logits, seconds=0.5, share_s=0.25, finished_s=self.now_s)
 
-    async def finish(self) -> None:
-        self.open.pop(0).set_result(None)
+    async def finish(self, place: int = 0) -> None:
+        self.open.pop(place).set_result(None)
         await settle()
 
 
@@ -69,11 +71,11 @@ async def settle() -> None:
 
 
 class Bench:
-    def __init__(self, max_patches: int = 40, max_images: int = 64) -> None:
+    def __init__(self, max_patches: int = 40, max_images: int = 64, lanes: int = 1) -> None:
         self.engine = FakeEngine()
         self.seen = Recorder()
         limits = BatchLimits(max_patches, max_images, overhead_patches=1000)
-        self.scheduler = Scheduler(self.engine.run, limits, self.engine.clock, self.seen)
+        self.scheduler = Scheduler(self.engine.run, limits, self.engine.clock, self.seen, Lanes(lanes))
 
     def submit(self, name: int, patches: int = 10, deadline_s: float = 100.0) -> asyncio.Future[Inference]:
         return self.scheduler.submit(image(name, patches), deadline_s)
@@ -216,7 +218,102 @@ async def test_reports_tell_padding_from_patches() -> None:
     bench.engine.immediate = True
     bench.submit(1, patches=10)
     await bench.submit(2, patches=30)
-    assert bench.seen.reports == [BatchReport(2, 40, 60, seconds=0.5)]
+    assert bench.seen.reports == [BatchReport(2, 40, 60, seconds=0.25)]
+
+
+async def test_with_several_lanes_a_lonely_image_has_all_cores_and_nothing_beside_it() -> None:
+    bench = Bench(max_patches=1000, lanes=2)
+    bench.submit(0)
+    await settle()
+    for name in range(1, 8):
+        bench.submit(name)
+        await settle()
+    assert (bench.engine.batches, bench.engine.alone) == ([[0]], [True])
+    await bench.engine.finish()
+    assert bench.engine.batches[1:] == [[1, 2, 3, 4], [5, 6, 7]]
+    assert bench.engine.alone[1:] == [False, False]
+
+
+async def test_a_lane_that_is_free_takes_what_waits_while_others_run() -> None:
+    bench = Bench(max_patches=1000, lanes=3)
+    for name in range(5):
+        bench.submit(name)
+    await settle()
+    assert bench.engine.batches == [[0, 1], [2, 3], [4]]
+    for name in range(5, 9):
+        bench.submit(name)
+    await settle()
+    assert len(bench.engine.open) == 3, "not more batches than lanes, and none is prepared"
+    await bench.engine.finish(place=1)
+    assert bench.engine.batches[3:] == [[5, 6, 7, 8]]
+    bench.submit(9)
+    await bench.engine.finish()
+    assert bench.engine.batches[4:] == [[9]]
+    assert not any(bench.engine.alone), "nothing has all cores while a lane is busy"
+
+
+async def test_the_dead_do_not_count_when_the_lanes_are_shared_out() -> None:
+    bench = Bench(max_patches=1000, lanes=2)
+    late = bench.submit(0, deadline_s=0.0)
+    gone = [bench.submit(name) for name in (1, 2)]
+    alive = bench.submit(3)
+    for future in gone:
+        future.cancel()
+    await settle()
+    assert (bench.engine.batches, bench.engine.alone) == ([[3]], [True])
+    await bench.engine.finish()
+    assert (await alive).logits[0] == 3
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert sorted(bench.seen.fates) == ["answered", "cancelled", "cancelled", "expired"]
+
+
+@pytest.mark.parametrize("culprit", range(8))
+async def test_with_several_lanes_only_the_culprit_fails_and_its_batch_keeps_its_lane(culprit: int) -> None:
+    bench = Bench(max_patches=1000, lanes=2)
+    answers = [bench.submit(POISON if name == culprit else name) for name in range(8)]
+    await settle()
+    while bench.engine.open:
+        assert len(bench.engine.open) <= 2
+        await bench.engine.finish()
+    results = await asyncio.gather(*answers, return_exceptions=True)
+    for name, result in enumerate(results):
+        if name == culprit:
+            assert isinstance(result, Internal)
+        else:
+            assert isinstance(result, Inference)
+            assert result.logits[0] == name
+    assert not any(bench.engine.alone)
+
+
+async def test_parts_of_a_batch_that_failed_alone_run_alone() -> None:
+    bench = Bench(max_patches=1000, lanes=4)
+    answers = [bench.submit(POISON), bench.submit(1)]
+    await settle()
+    bench.submit(2)
+    bench.submit(3)
+    bench.submit(4)
+    for _ in range(2):
+        await bench.engine.finish()
+    assert (bench.engine.batches, bench.engine.alone) == ([[POISON, 1], [POISON], [1]], [True] * 3)
+    await bench.engine.finish()
+    assert bench.engine.batches[3:] == [[2], [3], [4]]
+    assert isinstance((await asyncio.gather(*answers, return_exceptions=True))[0], Internal)
+
+
+async def test_closing_waits_for_every_lane() -> None:
+    bench = Bench(max_patches=1000, lanes=2)
+    running = [bench.submit(name) for name in range(4)]
+    await settle()
+    waiting = bench.submit(4)
+    closing = asyncio.ensure_future(bench.scheduler.close())
+    await bench.engine.finish()
+    assert not closing.done()
+    await bench.engine.finish()
+    await closing
+    assert [(await each).logits[0] for each in running] == [0, 1, 2, 3]
+    with pytest.raises(Draining):
+        await waiting
 
 
 async def test_closing_fails_the_queue_and_ends_the_run() -> None:
@@ -240,7 +337,7 @@ events = st.lists(
         st.tuples(st.just("submit"), st.integers(1, 60), st.floats(0.1, 20)),
         st.tuples(st.just("poison"), st.integers(1, 60), st.floats(0.1, 20)),
         st.tuples(st.just("cancel"), st.integers(0, 50), st.just(0.0)),
-        st.tuples(st.just("finish"), st.just(0), st.just(0.0)),
+        st.tuples(st.just("finish"), st.integers(0, 3), st.just(0.0)),
         st.tuples(st.just("wait"), st.just(0), st.floats(0, 5)),
     ),
     max_size=40,
@@ -248,10 +345,10 @@ events = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(events)
-def test_every_image_ends_exactly_once_and_with_its_own_answer(steps: list[tuple[str, int, float]]) -> None:
+@given(events, st.integers(1, 4))
+def test_every_image_ends_exactly_once_and_with_its_own_answer(steps: list[tuple[str, int, float]], lanes: int) -> None:
     async def play() -> None:
-        bench = Bench(max_patches=100, max_images=6)
+        bench = Bench(max_patches=100, max_images=6, lanes=lanes)
         answers: list[tuple[int, asyncio.Future[Inference]]] = []
         for kind, number, seconds in steps:
             if kind in {"submit", "poison"}:
@@ -260,10 +357,10 @@ def test_every_image_ends_exactly_once_and_with_its_own_answer(steps: list[tuple
             elif kind == "cancel" and answers:
                 answers[number % len(answers)][1].cancel()
             elif kind == "finish" and bench.engine.open:
-                await bench.engine.finish()
+                await bench.engine.finish(number % len(bench.engine.open))
             elif kind == "wait":
                 bench.engine.now_s += seconds
-            assert len(bench.engine.open) <= 2
+            assert len(bench.engine.open) <= max(2, lanes)
             await settle()
         while bench.engine.open:
             await bench.engine.finish()
