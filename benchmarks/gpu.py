@@ -82,7 +82,7 @@ def bound(settings: EngineSettings, batches: list[list[PatchSequence]]) -> Work:
             nonlocal answered
             while time.perf_counter() < end:
                 run = await runner.run(next(source))  # not in the sum: `+=` reads its left side before it waits
-                answered += len(run.logits)
+                answered += len(run.rankings)
 
         started = time.perf_counter()
         await asyncio.gather(one(), one())

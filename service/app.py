@@ -95,7 +95,7 @@ class Backend:
 
     Attributes:
         model: what is served.
-        queue: takes patch sequences, answers with logits.
+        queue: takes patch sequences, answers with the best classes.
         memory: where patches are written for it.
         speed: of the engine, patches a second.
         ledger: what is accepted and not yet answered.

@@ -17,6 +17,7 @@ from service.errors import BadRequest, Draining, InvalidParameter, NotReady, Req
 from service.lifecycle import Lifecycle, Phase
 from service.metrics import Metrics
 from service.pipeline import Job, Pipeline, Wanted
+from service.predictions import MOST_RANKED
 from service.problems import MEDIA_TYPE, ProblemReply, refuse
 from service.replies import STAGES, ClassifyReply, name_of, result_of, timing_of
 from service.settings import Settings
@@ -26,7 +27,6 @@ from service.uploads import read_uploads
 _PATH = "/classify"
 _BODY_HEADERS = frozenset({b"content-type", b"content-length", b"content-encoding"})
 _DEFAULT_K = 5
-_MAX_K = 100
 
 
 def _digits(value: Any) -> int:
@@ -37,7 +37,7 @@ def _digits(value: Any) -> int:
 
 
 _Whole = Annotated[int, Field(ge=1), BeforeValidator(_digits)]
-_K = Annotated[int, Field(ge=1, le=_MAX_K), BeforeValidator(_digits)]
+_K = Annotated[int, Field(ge=1, le=MOST_RANKED), BeforeValidator(_digits)]
 
 
 class ClassifyQuery(BaseModel):

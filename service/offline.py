@@ -10,7 +10,7 @@ from model.preprocess import preprocess
 from service.batching import assemble
 from service.engine import Engine
 from service.errors import EngineError
-from service.predictions import Prediction, top_k
+from service.predictions import Prediction, name_best, rank
 from service.settings import EngineSettings, ImageSettings
 
 
@@ -78,5 +78,5 @@ def _classify(path: Path, engine: Engine, k: int, max_patches: int | None) -> Fi
         return FileResult(path, error=error.strerror or "cannot be read")
     except (ImageError, EngineError) as error:
         return FileResult(path, error=str(error))
-    predictions = top_k(logits, manifest.labels, min(k, len(manifest.labels)))
+    predictions = name_best(rank(logits), manifest.labels, min(k, len(manifest.labels)))
     return FileResult(path, tuple(predictions), sequence.grid)

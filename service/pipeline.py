@@ -20,7 +20,7 @@ from model.manifest import Manifest, Preprocessing
 from model.preprocess import PatchSequence, choose_grid, cut, decode_for_grid, preprocess
 from service.admission import Admission
 from service.errors import DeadlineExceeded, Internal, NoPatchMemoryError, RequestError, from_image_error
-from service.predictions import Prediction, top_k
+from service.predictions import Prediction, name_best
 from service.scheduler import Inference
 from service.settings import ImageSettings
 
@@ -154,7 +154,7 @@ class Pipeline:
             self._admit(jobs, wanted, held)
             if alive := _alive(jobs):
                 await self._decode_and_infer(alive, wanted)
-        self._rank(jobs, wanted)
+        self._name(jobs, wanted)
         return jobs
 
     def _read_headers(self, jobs: list[Job], wanted: Wanted) -> None:
@@ -268,10 +268,10 @@ class Pipeline:
         self._observer.decoder_failed(error)
         return Internal()
 
-    def _rank(self, jobs: list[Job], wanted: Wanted) -> None:
+    def _name(self, jobs: list[Job], wanted: Wanted) -> None:
         for job in _alive(jobs):
             if job.inference is not None:
-                job.predictions = top_k(job.inference.logits, self._manifest.labels, wanted.k)
+                job.predictions = name_best(job.inference.ranking, self._manifest.labels, wanted.k)
 
 
 def warm_up_decoders(spec: Preprocessing, settings: ImageSettings) -> None:

@@ -1,9 +1,28 @@
-"""From logits to the best labels. `C` classes."""
+"""From logits to the best labels. `C` classes, `K` ranked ones.
+
+Ranking works on all classes, so it belongs into the thread that has run the batch: on arrays of this size NumPy gives
+Python's lock away at every step, and the event loop would wait for it as often.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+MOST_RANKED = 100  # the largest `k` that a caller may ask for
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """The best classes of one image, best first.
+
+    Attributes:
+        indices: int32 [K], places among the logits.
+        scores: float64 [K], shares of the softmax over all classes.
+    """
+
+    indices: NDArray[np.int32]
+    scores: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,17 +34,34 @@ class Prediction:
     score: float
 
 
-def top_k(logits: NDArray[np.float32], labels: tuple[str, ...], k: int) -> list[Prediction]:
-    """The `k` most likely labels, best first; equal scores in the order of the labels.
+def rank(logits: NDArray[np.float32]) -> Ranking:
+    """The best of one image; equal logits in the order of the labels.
 
     Args:
-        logits: float32 [C], finite.
-        labels: C of them.
-        k: from 1 to C.
+        logits: float32 [C], finite; C is 0 for a model without a head.
+
+    Returns:
+        All classes, or the best `MOST_RANKED`.
     """
-    scores = softmax(logits)
-    best = np.argsort(-scores, kind="stable")[:k]
-    return [Prediction(labels[index], int(index), float(scores[index])) for index in best]
+    count = min(MOST_RANKED, len(logits))
+    if count == 0:
+        return Ranking(np.empty(0, np.int32), np.empty(0))
+    # All that are no worse than the last one wanted, ties included; sorting is stable.
+    among = np.flatnonzero(logits >= np.partition(logits, -count)[-count])
+    best = among[np.argsort(-logits[among], kind="stable")[:count]]
+    return Ranking(best.astype(np.int32), softmax(logits)[best])
+
+
+def name_best(ranking: Ranking, labels: tuple[str, ...], k: int) -> list[Prediction]:
+    """The `k` most likely labels, best first.
+
+    Args:
+        ranking: of one image.
+        labels: C of them.
+        k: from 1 to K.
+    """
+    pairs = zip(ranking.indices[:k].tolist(), ranking.scores[:k].tolist(), strict=True)
+    return [Prediction(labels[index], index, score) for index, score in pairs]
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from model.preprocess import PatchSequence
 from service.batching import fill
 from service.buffers import BatchBuffer, BatchMemory
 from service.errors import EngineError, StartError
+from service.predictions import Ranking, rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,14 @@ class Run:
     """One engine run.
 
     Attributes:
-        logits: float32 [B, C].
+        rankings: of each image; None where the logits are not all finite numbers.
         seconds: in the engine.
         share_s: of the engine's time: a second in which n batches were in it counts as 1/n.
         finished_s: on the clock.
         padded_patches: what the engine computed, with the padding of buckets; 0: unknown.
     """
 
-    logits: NDArray[np.float32]
+    rankings: Sequence[Ranking | None]
     seconds: float
     share_s: float
     finished_s: float
@@ -168,9 +169,13 @@ class BatchRunner:
             finally:
                 end = self._time.leave()
         return Run(
-            logits[: len(sequences)],
+            _rank_all(logits[: len(sequences)]),
             seconds=end.now_s - start.now_s,
             share_s=end.shared_s - start.shared_s,
             finished_s=end.now_s,
             padded_patches=images * length,
         )
+
+
+def _rank_all(logits: NDArray[np.float32]) -> list[Ranking | None]:
+    return [rank(of_image) if np.isfinite(of_image).all() else None for of_image in logits]

@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model.preprocess import PatchSequence
 from service.batching import BatchLimits, Lanes, Plan, Turn, next_turn, plan_batch
 from service.errors import DeadlineExceeded, Draining, Internal, RequestError
+from service.predictions import Ranking
 from service.runner import Run
 
 Fate = Literal["answered", "expired", "cancelled", "failed", "wasted"]
@@ -27,13 +25,13 @@ class Inference:
     """What the engine found in one image.
 
     Attributes:
-        logits: float32 [C].
+        ranking: its best classes.
         queue_s: from arrival to the engine.
         inference_s: in the engine, with its batch.
         batch_images: how many shared the batch.
     """
 
-    logits: NDArray[np.float32]
+    ranking: Ranking
     queue_s: float
     inference_s: float
     batch_images: int
@@ -235,22 +233,21 @@ class Scheduler:
         images, patches, padded_patches = sizes
         padded_patches = run.padded_patches or padded_patches  # buckets pad further than the longest image
         self._observer.batch_ran(BatchReport(images, patches, padded_patches, run.share_s))
-        finite = np.atleast_1d(np.isfinite(run.logits).all(axis=1))
-        for ticket, logits, is_finite in zip(part, run.logits, finite, strict=True):
-            if is_finite:
-                self._answer(ticket, logits, run, len(part))
-            else:
+        for ticket, ranking in zip(part, run.rankings, strict=True):
+            if ranking is None:
                 self._fail(ticket, Internal(), "failed")
+            else:
+                self._answer(ticket, ranking, run, len(part))
         return True
 
-    def _answer(self, ticket: _Ticket, logits: NDArray[np.float32], run: Run, batch_images: int) -> None:
+    def _answer(self, ticket: _Ticket, ranking: Ranking, run: Run, batch_images: int) -> None:
         if ticket.deadline_s <= self._clock():
             self._fail(ticket, DeadlineExceeded(), "expired")
         elif ticket.future.done():
             self._observer.image_left("wasted")
         else:
             queue_s = max(0.0, run.finished_s - run.seconds - ticket.arrived_s)
-            ticket.future.set_result(Inference(logits, queue_s, run.seconds, batch_images))
+            ticket.future.set_result(Inference(ranking, queue_s, run.seconds, batch_images))
             self._observer.image_left("answered")
 
     def _fail(self, ticket: _Ticket, error: RequestError, fate: Fate) -> None:

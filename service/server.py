@@ -6,6 +6,7 @@ balancers look away; then the socket closes and what was accepted is finished; w
 """
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -120,6 +121,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self._alive is not None:
             asyncio.get_running_loop().add_reader(self._alive, self._orphaned)
+        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
         if not self.should_exit:
             self._serving()
 

@@ -98,7 +98,7 @@ class Desk:
             self._send(Answer(ticket, outcome, 0, 0.0, 0.0))
             return
         inference = future.result()
-        self._slab.logits(slot)[:] = inference.logits
+        self._slab.write_ranking(slot, inference.ranking)
         self._send(Answer(ticket, outcome, inference.batch_images, inference.queue_s, inference.inference_s))
 
     def _send(self, answer: Answer) -> None:

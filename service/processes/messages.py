@@ -58,7 +58,7 @@ class Cancellation(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The end of one ticket, whose slot holds the logits if the outcome is `ANSWERED`."""
+    """The end of one ticket, whose slot holds the ranking if the outcome is `ANSWERED`."""
 
     ticket: int
     outcome: int

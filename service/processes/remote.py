@@ -118,8 +118,8 @@ class RemoteQueue:
         if answer.outcome != Outcome.ANSWERED:
             _fail(waiting.future, _ERRORS.get(answer.outcome, Internal)())
             return
-        logits = self._slab.logits(self._slab.slot_of(waiting.sequence.patches)).copy()
-        waiting.future.set_result(Inference(logits, answer.queue_s, answer.inference_s, answer.batch_images))
+        ranking = self._slab.read_ranking(self._slab.slot_of(waiting.sequence.patches))
+        waiting.future.set_result(Inference(ranking, answer.queue_s, answer.inference_s, answer.batch_images))
 
 
 def _fail(future: asyncio.Future[Inference], error: RequestError) -> None:

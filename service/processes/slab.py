@@ -1,7 +1,7 @@
 """Patch memory that an HTTP process and the engine process share: slots of one size in one anonymous mapping.
 
-A decode thread writes the patches of an image into a slot, the engine process reads them there and leaves the logits in
-their place. `N` patches, `P*P*C` values of a patch, `K` classes.
+A decode thread writes the patches of an image into a slot, the engine process reads them there and leaves the ranking
+in their place. `N` patches, `P*P*C` values of a patch, `K` ranked classes.
 
 The mapping is reserved before the model is known and cut into slots afterwards. Pages that were never written cost
 nothing.
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from model.manifest import Manifest
 from service.errors import NoPatchMemoryError
+from service.predictions import MOST_RANKED, Ranking
 
 _PAGE_BYTES = 4096
 
@@ -28,17 +29,18 @@ class PatchSlab:
         self._memory = mmap.mmap(-1, capacity_bytes)  # shared with every process forked from this one
         self._start = _address(np.frombuffer(self._memory, np.uint8, 1))
         self._free: deque[int] = deque()
-        self._slot_bytes = self._patch_dim = self._classes = 0
+        self._slot_bytes = self._patch_dim = self._ranked = 0
 
     def cut(self, manifest: Manifest) -> int:
-        """Divide into slots that each hold the patches or the logits of any image of this model; all are free.
+        """Divide into slots that each hold the patches or the ranking of any image of this model; all are free.
 
         Returns:
             How many slots there are.
         """
         spec = manifest.preprocessing
-        self._patch_dim, self._classes = spec.patch_dim, len(manifest.labels)
-        needed = max(spec.max_patches * spec.patch_dim, 4 * self._classes)
+        self._patch_dim = spec.patch_dim
+        self._ranked = min(MOST_RANKED, len(manifest.labels))
+        needed = max(spec.max_patches * spec.patch_dim, 12 * self._ranked)
         self._slot_bytes = -(-needed // _PAGE_BYTES) * _PAGE_BYTES
         slots = self._capacity_bytes // self._slot_bytes
         self._free = deque(range(slots))
@@ -70,9 +72,20 @@ class PatchSlab:
         """
         return self._flat(slot, patches).reshape(patches, self._patch_dim)
 
-    def logits(self, slot: int) -> NDArray[np.float32]:
-        """The beginning of a slot as float32 [K]."""
-        return np.frombuffer(self._memory, np.float32, self._classes, slot * self._slot_bytes)
+    def write_ranking(self, slot: int, ranking: Ranking) -> None:
+        """Leave a ranking in the place of the patches."""
+        scores, indices = self._ranking_in(slot)
+        scores[:], indices[:] = ranking.scores, ranking.indices
+
+    def read_ranking(self, slot: int) -> Ranking:
+        """What was left there, as a copy."""
+        scores, indices = self._ranking_in(slot)
+        return Ranking(indices.copy(), scores.copy())
+
+    def _ranking_in(self, slot: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        start, count = slot * self._slot_bytes, self._ranked
+        scores = np.frombuffer(self._memory, np.float64, count, start)
+        return scores, np.frombuffer(self._memory, np.int32, count, start + 8 * count)
 
     def _flat(self, slot: int, patches: int) -> NDArray[np.uint8]:
         size = patches * self._patch_dim

@@ -3,23 +3,46 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.predictions import softmax, top_k
+from service.predictions import MOST_RANKED, name_best, rank, softmax
 
 LABELS = ("a", "b", "c", "d")
+FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)
 
 
 def test_best_first_with_label_and_place() -> None:
-    best = top_k(np.array([0, 3, 1, 2], np.float32), LABELS, 2)
+    best = name_best(rank(np.array([0, 3, 1, 2], np.float32)), LABELS, 2)
     assert [(each.label, each.index) for each in best] == [("b", 1), ("d", 3)]
     assert best[0].score == pytest.approx(np.exp(3) / np.exp([0, 3, 1, 2]).sum())
 
 
 def test_equal_scores_keep_the_order_of_the_labels() -> None:
-    assert [each.label for each in top_k(np.zeros(4, np.float32), LABELS, 4)] == list(LABELS)
+    assert [each.label for each in name_best(rank(np.zeros(4, np.float32)), LABELS, 4)] == list(LABELS)
+
+
+def test_of_many_classes_the_best_hundred_are_ranked_and_ties_at_the_edge_keep_their_order() -> None:
+    logits = np.zeros(21_843, np.float32)
+    logits[20_000] = 1
+    ranking = rank(logits)
+    assert ranking.indices.tolist() == [20_000, *range(MOST_RANKED - 1)]
+    assert ranking.scores[0] == pytest.approx(np.e / (np.e + 21_842))
+
+
+def test_a_model_without_a_head_has_nothing_to_rank() -> None:
+    assert name_best(rank(np.empty(0, np.float32)), (), 0) == []
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=20))
+@given(st.lists(FLOATS, min_size=1, max_size=300))
+def test_the_ranking_is_the_start_of_a_stable_sort(values: list[float]) -> None:
+    logits = np.array(values, np.float32)
+    ranking = rank(logits)
+    expected = sorted(range(len(values)), key=lambda index: -logits[index])[:MOST_RANKED]
+    assert ranking.indices.tolist() == expected
+    assert ranking.scores.tolist() == softmax(logits)[expected].tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(FLOATS, min_size=1, max_size=20))
 def test_softmax_never_overflows(logits: list[float]) -> None:
     shares = softmax(np.array(logits, np.float32))
     assert shares.sum() == pytest.approx(1)

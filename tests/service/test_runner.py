@@ -11,7 +11,7 @@ from model.preprocess import PatchSequence
 from service.buckets import Buckets
 from service.buffers import BatchBuffer, BatchMemory
 from service.errors import EngineError, StartError
-from service.runner import BatchRunner, SharedTime
+from service.runner import BatchRunner, Run, SharedTime
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +33,16 @@ def test_the_shares_of_batches_that_run_together_sum_up_to_the_time_that_they_to
     assert (first_s, second_s, third_s) == (2 + 3 / 2, 3 / 2 + 1, 1)
 
 
+def one_hot(patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Logits whose largest is at the first value of each image."""
+    return np.eye(256, dtype=np.float32)[patches[:, 0, 0]]
+
+
+def best(run: Run) -> list[int | None]:
+    """The best class of each image."""
+    return [None if each is None else int(each.indices[0]) for each in run.rankings]
+
+
 class CountingEngine:
     def __init__(self) -> None:
         self.inside = 0
@@ -46,7 +56,7 @@ class CountingEngine:
         self.inside -= 1
         if not patches.any():
             raise EngineError("blank")
-        return patches[:, 0, :2].astype(np.float32)
+        return one_hot(patches)
 
 
 def sequence(fill: int) -> PatchSequence:
@@ -62,7 +72,7 @@ async def test_batches_run_one_at_a_time_in_the_engine() -> None:
     runs = await asyncio.gather(*both)
     runner.close()
     assert engine.most_inside == 1
-    assert [run.logits.tolist() for run in runs] == [[[3, 3]], [[4, 4]]]
+    assert [best(run) for run in runs] == [[3], [4]]
     assert all(run.seconds > 0 for run in runs)
 
 
@@ -76,7 +86,7 @@ class MeetingEngine:
     def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         self.alone.append(alone)
         self.barrier.wait(5)
-        return patches[:, 0, :2].astype(np.float32)
+        return one_hot(patches)
 
 
 async def test_as_many_batches_as_lanes_are_in_the_engine_each_in_memory_of_its_own() -> None:
@@ -86,7 +96,7 @@ async def test_as_many_batches_as_lanes_are_in_the_engine_each_in_memory_of_its_
     runner = BatchRunner(engine, lambda: float(next(ticks)), memory, lanes=3)
     runs = await asyncio.gather(*(runner.run([sequence(fill)], alone=False) for fill in (3, 4, 5)))
     runner.close()
-    assert [run.logits.tolist() for run in runs] == [[[3, 3]], [[4, 4]], [[5, 5]]]
+    assert [best(run) for run in runs] == [[3], [4], [5]]
     assert engine.alone == [False] * 3
     assert sum(run.share_s for run in runs) == pytest.approx(5), "six readings of a clock that ticks at each"
     assert all(run.share_s < run.seconds for run in runs)
@@ -110,12 +120,12 @@ async def test_a_failure_frees_the_engine() -> None:
     runner = BatchRunner(engine, time.monotonic)
     with pytest.raises(EngineError):
         await runner.run([sequence(0)])
-    assert (await runner.run([sequence(5)])).logits.tolist() == [[5, 5]]
+    assert best(await runner.run([sequence(5)])) == [5]
     runner.close()
 
 
 class WatchingEngine:
-    """Remembers the shape, the memory and the grid of each batch; answers with the first value of each image."""
+    """Remembers the shape, the memory and the grid of each batch; its answer is the first value of each image."""
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
@@ -130,7 +140,7 @@ class WatchingEngine:
         self.alone.append(alone)
         if patches[0, 0, 0] == 13:
             raise EngineError("bad luck")
-        return patches[:, 0, :1].astype(np.float32)
+        return one_hot(patches)
 
 
 def strip(fill: int, length: int) -> PatchSequence:
@@ -145,7 +155,7 @@ async def test_a_batch_runs_in_the_shape_of_its_bucket_and_answers_for_its_image
     runner.close()
     assert engine.shapes == [(4, 8, 12)]
     assert engine.grids == [[[1, 3], [1, 7], [1, 1], [1, 1]]]
-    assert run.logits.tolist() == [[1], [2], [3]]
+    assert best(run) == [1, 2, 3]
     assert run.padded_patches == 32
 
 
@@ -168,7 +178,7 @@ async def test_the_same_two_buffers_hold_all_batches_and_none_is_lost_when_one_f
             with pytest.raises(EngineError):
                 await runner.run([strip(fill, 5)])
         else:
-            assert (await runner.run([strip(fill, 5)])).logits.tolist() == [[fill]]
+            assert best(await runner.run([strip(fill, 5)])) == [fill]
     runner.close()
     assert len(set(engine.addresses)) == 2
 
@@ -177,7 +187,7 @@ async def test_a_batch_that_is_larger_than_the_last_gets_more_memory() -> None:
     runner = BatchRunner(WatchingEngine(), time.monotonic)
     for length in (1, 50, 3, 500):
         run = await runner.run([strip(length % 251, length)] * 3)
-        assert run.logits.tolist() == [[length % 251]] * 3
+        assert best(run) == [length % 251] * 3
     runner.close()
 
 
@@ -214,3 +224,19 @@ async def test_a_buffer_that_cannot_be_made_ready_fails_its_batch_or_the_start()
     with pytest.raises(StartError, match="1 images of 4 patches: the GPU fell off the bus"):
         runner.warm_up()
     runner.close()
+
+
+async def test_logits_that_are_no_numbers_get_no_ranking_and_harm_no_batch_mate() -> None:
+    class SickEngine:
+        def run(
+            self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True
+        ) -> NDArray[np.float32]:
+            logits = one_hot(patches)
+            logits[patches[:, 0, 0] == 7, 200] = np.inf
+            logits[patches[:, 0, 0] == 8, 3] = np.nan
+            return logits
+
+    runner = BatchRunner(SickEngine(), time.monotonic)
+    run = await runner.run([sequence(fill) for fill in (6, 7, 8, 9)])
+    runner.close()
+    assert best(run) == [6, None, None, 9]

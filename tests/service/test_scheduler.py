@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ranked import ranking_of
 
 from model.preprocess import PatchSequence
 from service.batching import BatchLimits, Lanes
@@ -45,8 +46,8 @@ class FakeEngine:
             await gate
         if POISON in names:
             raise EngineError("poisoned")
-        logits = np.array([[np.nan if name == NOT_A_NUMBER else name, 0] for name in names], np.float32)
-        return Run(logits, seconds=0.5, share_s=0.25, finished_s=self.now_s)
+        rankings = [None if name == NOT_A_NUMBER else ranking_of(name) for name in names]
+        return Run(rankings, seconds=0.5, share_s=0.25, finished_s=self.now_s)
 
     async def finish(self, place: int = 0) -> None:
         self.open.pop(place).set_result(None)
@@ -87,7 +88,7 @@ async def test_an_idle_engine_takes_what_is_there_at_once() -> None:
     await settle()
     assert bench.engine.batches == [[7]]
     await bench.engine.finish()
-    assert (await answer).logits.tolist() == [7, 0]
+    assert (await answer).ranking.indices[0] == 7
     assert bench.seen.fates == ["answered"]
 
 
@@ -135,7 +136,7 @@ async def test_an_image_whose_deadline_passes_in_the_queue_never_runs() -> None:
     with pytest.raises(DeadlineExceeded):
         await late
     assert bench.engine.batches == [[1]]
-    assert (await first).logits[0] == 1
+    assert (await first).ranking.indices[0] == 1
 
 
 async def test_an_answer_after_the_deadline_is_no_answer() -> None:
@@ -166,7 +167,7 @@ async def test_cancelling_a_running_image_leaves_its_mates_alone() -> None:
     await settle()
     gone.cancel()
     await bench.engine.finish()
-    assert (await stays).logits[0] == 2
+    assert (await stays).ranking.indices[0] == 2
     assert sorted(bench.seen.fates) == ["answered", "wasted"]
 
 
@@ -181,7 +182,7 @@ async def test_only_the_culprit_of_a_failing_batch_fails(culprit: int) -> None:
             with pytest.raises(Internal):
                 await answer
         else:
-            assert (await answer).logits[0] == name
+            assert (await answer).ranking.indices[0] == name
     assert len(bench.engine.batches) <= 1 + 2 * 3
 
 
@@ -200,7 +201,7 @@ async def test_the_engine_goes_on_after_a_failure() -> None:
     bench.engine.immediate = True
     with pytest.raises(Internal):
         await bench.submit(POISON)
-    assert (await bench.submit(5)).logits[0] == 5
+    assert (await bench.submit(5)).ranking.indices[0] == 5
 
 
 async def test_logits_that_are_no_numbers_fail_alone() -> None:
@@ -209,7 +210,7 @@ async def test_logits_that_are_no_numbers_fail_alone() -> None:
     sick, well = bench.submit(NOT_A_NUMBER), bench.submit(4)
     with pytest.raises(Internal):
         await sick
-    assert (await well).logits[0] == 4
+    assert (await well).ranking.indices[0] == 4
     assert len(bench.engine.batches) == 1
 
 
@@ -262,7 +263,7 @@ async def test_the_dead_do_not_count_when_the_lanes_are_shared_out() -> None:
     await settle()
     assert (bench.engine.batches, bench.engine.alone) == ([[3]], [True])
     await bench.engine.finish()
-    assert (await alive).logits[0] == 3
+    assert (await alive).ranking.indices[0] == 3
     with pytest.raises(DeadlineExceeded):
         await late
     assert sorted(bench.seen.fates) == ["answered", "cancelled", "cancelled", "expired"]
@@ -282,7 +283,7 @@ async def test_with_several_lanes_only_the_culprit_fails_and_its_batch_keeps_its
             assert isinstance(result, Internal)
         else:
             assert isinstance(result, Inference)
-            assert result.logits[0] == name
+            assert result.ranking.indices[0] == name
     assert not any(bench.engine.alone)
 
 
@@ -311,7 +312,7 @@ async def test_closing_waits_for_every_lane() -> None:
     assert not closing.done()
     await bench.engine.finish()
     await closing
-    assert [(await each).logits[0] for each in running] == [0, 1, 2, 3]
+    assert [(await each).ranking.indices[0] for each in running] == [0, 1, 2, 3]
     with pytest.raises(Draining):
         await waiting
 
@@ -326,7 +327,7 @@ async def test_closing_fails_the_queue_and_ends_the_run() -> None:
     assert not closing.done()
     await bench.engine.finish()
     await closing
-    assert (await running).logits[0] == 1
+    assert (await running).ranking.indices[0] == 1
     for refused in (waiting, bench.submit(3)):
         with pytest.raises(Draining):
             await refused
@@ -368,6 +369,6 @@ def test_every_image_ends_exactly_once_and_with_its_own_answer(steps: list[tuple
         for name, answer in answers:
             assert answer.done()
             if not answer.cancelled() and answer.exception() is None:
-                assert answer.result().logits[0] == name != POISON
+                assert answer.result().ranking.indices[0] == name != POISON
 
     asyncio.run(play())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from ranked import ranking_of
 from tiny_artifact import MANIFEST
 
 from model.preprocess import PatchSequence
@@ -33,9 +34,9 @@ class Scheduler:
         self.futures.append(asyncio.get_running_loop().create_future())
         return self.futures[-1]
 
-    def answer(self, index: int, first: float) -> None:
-        logits = np.array([first, 0, 1], np.float32)
-        self.futures[index].set_result(Inference(logits, 0.25, 0.5, 2))
+    def answer(self, index: int, best: int) -> None:
+        ranking = ranking_of(best, classes=len(MANIFEST.labels))
+        self.futures[index].set_result(Inference(ranking, 0.25, 0.5, 2))
 
 
 class Pair:
@@ -104,14 +105,11 @@ async def test_an_image_goes_over_and_its_answer_comes_back(make_pair: MakePair)
     await until(lambda: len(pair.scheduler.taken) == 1)
     patches, grid, deadline_s = pair.scheduler.taken[0]
     assert ((patches == 9).all(), patches.shape, grid, deadline_s) == (True, (6, 48), (2, 3), 77.0)
-    pair.scheduler.answer(0, 5.0)
+    pair.scheduler.answer(0, 5)
     answer = await future
-    assert (answer.logits.tolist(), answer.queue_s, answer.inference_s, answer.batch_images) == (
-        [5, 0, 1],
-        0.25,
-        0.5,
-        2,
-    )
+    assert answer.ranking.indices.tolist() == [5, 6, 7]
+    assert answer.ranking.scores.tolist() == pytest.approx([0.5, 0.25, 0.125])
+    assert (answer.queue_s, answer.inference_s, answer.batch_images) == (0.25, 0.5, 2)
 
 
 async def test_answers_find_their_images_in_any_order(make_pair: MakePair) -> None:
@@ -120,8 +118,8 @@ async def test_answers_find_their_images_in_any_order(make_pair: MakePair) -> No
     futures = [queue.submit(pair.image(value), LATER) for value in range(4)]
     await until(lambda: len(pair.scheduler.taken) == 4)
     for index in (2, 0, 3, 1):
-        pair.scheduler.answer(index, float(index))
-    assert [float((await future).logits[0]) for future in futures] == [0, 1, 2, 3]
+        pair.scheduler.answer(index, index)
+    assert [int((await future).ranking.indices[0]) for future in futures] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("error", [DeadlineExceeded, Draining, Internal])
@@ -173,8 +171,8 @@ async def test_a_new_engine_is_given_what_waited(make_pair: MakePair) -> None:
     pair.desk(life=2, http_life=1)
     await until(lambda: len(pair.scheduler.taken) == 1)
     assert (pair.scheduler.taken[0][0] == 5).all()
-    pair.scheduler.answer(0, 8.0)
-    assert float((await futures[1]).logits[0]) == 8.0
+    pair.scheduler.answer(0, 8)
+    assert (await futures[1]).ranking.indices[0] == 8
 
 
 async def test_what_two_engines_died_with_is_given_up(make_pair: MakePair) -> None:
@@ -201,9 +199,9 @@ async def test_an_answer_of_a_dead_engine_is_ignored(make_pair: MakePair) -> Non
     desk.close()
     pair.desk(life=2, http_life=1)
     await until(lambda: bool(pair.scheduler.taken))
-    old.answer(0, 666.0)
-    pair.scheduler.answer(0, 8.0)
-    assert float((await future).logits[0]) == 8.0
+    old.answer(0, 666)
+    pair.scheduler.answer(0, 8)
+    assert (await future).ranking.indices[0] == 8
 
 
 async def test_a_new_http_process_gets_none_of_its_predecessors_answers(make_pair: MakePair) -> None:
@@ -218,8 +216,8 @@ async def test_a_new_http_process_gets_none_of_its_predecessors_answers(make_pai
     assert pair.scheduler.futures[0].cancelled()
     future = queue.submit(pair.image(3), LATER)
     await until(lambda: len(pair.scheduler.futures) == 2)
-    pair.scheduler.answer(1, 2.0)
-    assert float((await future).logits[0]) == 2.0
+    pair.scheduler.answer(1, 2)
+    assert (await future).ranking.indices[0] == 2
 
 
 async def test_nonsense_from_an_http_process_is_refused(make_pair: MakePair) -> None:
@@ -232,7 +230,7 @@ async def test_nonsense_from_an_http_process_is_refused(make_pair: MakePair) -> 
     assert pair.scheduler.taken == []
     future = queue.submit(pair.image(1), LATER)
     await until(lambda: bool(pair.scheduler.futures))
-    pair.scheduler.answer(0, 1.0)
+    pair.scheduler.answer(0, 1)
     await future
 
 
@@ -247,8 +245,8 @@ async def test_a_side_that_does_not_read_loses_nothing(make_pair: MakePair) -> N
     desk.open(0)
     await until(lambda: len(pair.scheduler.taken) == 2000)
     for index in range(2000):
-        pair.scheduler.answer(index, float(index))
-    assert [int((await future).logits[0]) for future in futures] == list(range(2000))
+        pair.scheduler.answer(index, index)
+    assert [int((await future).ranking.indices[0]) for future in futures] == list(range(2000))
 
 
 async def test_the_desk_notices_that_everybody_has_left(make_pair: MakePair) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ranked import ranking_of
 from tiny_artifact import MANIFEST
 
 from service.errors import NoPatchMemoryError
@@ -53,18 +54,22 @@ def test_a_slot_is_free_when_nobody_holds_its_array() -> None:
     assert memory.take(1).shape == (1, DIM)
 
 
-def test_logits_take_the_place_of_patches() -> None:
+def test_a_ranking_takes_the_place_of_patches() -> None:
     memory = slab()
     slot = memory.slot_of(memory.take(4))
-    memory.logits(slot)[:] = [1.5, -2.0, 3.0]
-    assert memory.logits(slot).tolist() == [1.5, -2.0, 3.0]
+    memory.write_ranking(slot, ranking_of(2, classes=3))
+    ranking = memory.read_ranking(slot)
+    memory.patches(slot, 4)[:] = 0  # the slot goes to another image
+    assert ranking.indices.tolist() == [2, 3, 4]
+    assert ranking.scores.tolist() == [0.5, 0.25, 0.125]
 
 
-def test_many_classes_make_larger_slots() -> None:
+def test_many_classes_make_no_larger_slots() -> None:
     many = replace(MANIFEST, labels=tuple(str(number) for number in range(21_843)))
-    memory = PatchSlab(1_000_000)
-    assert memory.cut(many) == 1_000_000 // 90_112  # 87,372 bytes on whole pages
-    assert memory.logits(10).shape == (21_843,)
+    memory = PatchSlab(3 * SLOT_BYTES)
+    assert memory.cut(many) == 3
+    memory.write_ranking(2, ranking_of(21_000, classes=100))
+    assert memory.read_ranking(2).indices.tolist() == [*range(21_000, 21_100)]
 
 
 @pytest.mark.parametrize(("slot", "patches"), [(3, 1), (-1, 1), (0, 0), (0, 171), (2**31, 1)])
