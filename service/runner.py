@@ -129,12 +129,11 @@ class BatchRunner:
         Raises:
             StartError: if one fails.
         """
-        if self._several:  # only on the CPU, where what is slow at first is not the buffer but either width of a run
-            self._warm_up_in(self._memory.buffers[0], alone=True)
-            self._warm_up_in(self._memory.buffers[1], alone=False)
-            return
         for buffer in self._memory.buffers:
             self._warm_up_in(buffer, alone=True)
+            if self._several:  # on the CPU alone, where not each buffer is slow at first but each width of a run
+                self._warm_up_in(buffer, alone=False)
+                break
 
     def close(self) -> None:
         """Take no more batches; does not wait for the running one."""
