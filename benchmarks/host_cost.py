@@ -10,7 +10,8 @@ by the answered requests. The servers take turns for `--rounds` rounds, each sta
 answers; medians are printed. All but the first are those of benchmarks/peers, whose README says how to install them:
 
 - empty: FastAPI with one `UploadFile` and nothing behind it, the floor of that framework
-- patchserve: `patchserve serve`, multipart; patchserve-raw: the image as the body
+- patchserve: `patchserve serve`, multipart; patchserve-raw: the image as the body. With one lane, as in front of a GPU:
+  several would halve the batches of an engine that has nothing to compute
 - fastapi: an endpoint that calls the same preprocessing and ONNX Runtime; mosec, litserve, bentoml, ray: likewise
 
 Linux only; wrk must be installed. Recorded runs are in docs/performance/host-cost.md.
@@ -94,11 +95,12 @@ _EMPTY = Server(
     ("uvicorn", "--factory", "benchmarks.host_cost:empty_app", "--port={port}", "--no-access-log", "--log-level=error"),
     best_class=lambda _: _CLASSES - 1,
 )
+_OURS = replace(SERVERS[OURS], command=(*SERVERS[OURS].command, "--engine-lanes", "1"))
 _PEERS = ("fastapi", "mosec", "litserve", "bentoml", "ray")
 _CANDIDATES: Mapping[str, Server] = {
     "empty": _EMPTY,
-    "patchserve": replace(SERVERS[OURS], form="multipart"),
-    "patchserve-raw": SERVERS[OURS],
+    "patchserve": replace(_OURS, form="multipart"),
+    "patchserve-raw": _OURS,
     **{name: SERVERS[name] for name in _PEERS},
 }
 

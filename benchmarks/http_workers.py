@@ -3,11 +3,12 @@
     python -m benchmarks.http_workers
     python -m benchmarks.http_workers --workers 1 --workers 2 --connections 64
 
-The engine answers constants at once (see host_cost.py), so what is measured is everything that surrounds it. wrk posts
-224x224 JPEGs as raw bodies; the services take turns, and the medians of `--rounds` rounds are printed. CPU time is that
-of all processes of a service, and of its engine process alone; requests per CPU-second is what one core does. With `1`
-there is one process and no engine process. Client and service share the machine's cores, so requests/s beyond its cores
-cannot show here; that the cost of a request stays the same, whatever the number of processes, can.
+The engine answers constants at once and has one lane (see host_cost.py), so what is measured is everything that
+surrounds it. wrk posts 224x224 JPEGs as raw bodies; the services take turns, and the medians of `--rounds` rounds are
+printed. CPU time is that of all processes of a service, and of its engine process alone; requests per CPU-second is
+what one core does. With `1` there is one process and no engine process. Client and service share the machine's cores,
+so requests/s beyond its cores cannot show here; that the cost of a request stays the same, whatever the number of
+processes, can.
 
 Linux only; wrk must be installed. Recorded runs are in docs/performance/http-workers.md.
 """
@@ -74,7 +75,10 @@ def command(
     with TemporaryDirectory() as name, ExitStack() as stack:
         bodies = write_bodies(make_jpegs(224, 224), "raw", Path(name))
         model = write_instant_model(Path(name) / "instant.onnx")
-        services = {count: stack.enter_context(serve(model, [f"--http-workers={count}"])) for count in counts}
+        services = {
+            count: stack.enter_context(serve(model, [f"--http-workers={count}", "--engine-lanes=1"]))
+            for count in counts
+        }
         for number in range(rounds + 1):  # the first is the warm-up
             for count, service in services.items():
                 turn = take_turn(service, bodies, connections, seconds)
