@@ -1,7 +1,8 @@
 """From the bytes of an image to a sequence of patches: the one path of evaluation, export checks and the service.
 
 `H`, `W` height and width in pixels, `C` channels (3, RGB), `P` side of a patch, `N` patches. Images stand upright
-(EXIF turned) in all sizes here; grids are (rows, columns). NumPy and Pillow only, thread-safe, no state.
+(EXIF turned) in all sizes here; grids are (rows, columns). NumPy, Pillow and the SIMD resampler of `model.resampling`
+only; thread-safe, no state.
 """
 
 import math
@@ -18,12 +19,8 @@ from PIL import WebPImagePlugin as _WebPImagePlugin  # noqa: F401 - or the first
 
 from model.headers import ImageError, ImageHeader, ImageLimits, ImageTooLarge, InvalidImage, read_header
 from model.manifest import Preprocessing
+from model.resampling import resample
 
-_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -72,7 +69,8 @@ def preprocess(
         spec: what the model was trained on.
         limits: what the header may claim; not read when `header` is given.
         max_patches: a budget below the model's own.
-        exact: decode a JPEG at full size even if a reduced one is enough.
+        exact: as the model's source does it: a JPEG decoded at full size even if a reduced one is enough, and resized
+            by Pillow.
         header: the result of `read_header`, if it is known already.
         out: where the patches go, see `patchify`.
 
@@ -82,7 +80,7 @@ def preprocess(
     header = header or read_header(data, limits)
     grid = choose_grid(*header.upright_size, spec, max_patches)
     image = decode_for_grid(data, header, spec, grid, exact=exact)
-    return cut(image, header, spec, grid, out)
+    return cut(image, header, spec, grid, out, exact=exact)
 
 
 def decode_for_grid(
@@ -103,9 +101,11 @@ def cut(
     spec: Preprocessing,
     grid: tuple[int, int],
     out: NDArray[np.uint8] | None = None,
+    *,
+    exact: bool = False,
 ) -> PatchSequence:
     """Resize a decoded image and cut it into the patches of its grid, written into `out` if given: see `patchify`."""
-    pixels = resize(image, spec, grid, region(header, image.size))
+    pixels = resize(image, spec, grid, region(header, image.size), exact=exact)
     return PatchSequence(patchify(pixels, spec.patch_size, out), grid, *header.upright_size, header.format)
 
 
@@ -287,8 +287,10 @@ def resize(
     spec: Preprocessing,
     grid: tuple[int, int],
     box: tuple[float, float, float, float] | None = None,
+    *,
+    exact: bool = False,
 ) -> NDArray[np.uint8]:
-    """Resample an RGB image for a grid: uint8 [rows*P, columns*P, C], antialiased.
+    """Resample an RGB image for a grid: uint8 [rows*P, columns*P, C], antialiased, by Pillow if `exact`.
 
     `crop` follows torchvision (and timm): the shortest side to `resize_to`, then the centre; `crop-floor` is that of
     transformers, which rounds half a pixel down. The crop is taken first, in source coordinates, so that a 1:100 image
@@ -307,7 +309,7 @@ def resize(
         x + (left + wide) * width / full_wide,
         y + (top + high) * height / full_high,
     )
-    return np.asarray(image.resize((wide, high), _FILTERS[spec.interpolation], source))
+    return resample(image, (wide, high), spec.interpolation, source, exact=exact)
 
 
 def patchify(pixels: NDArray[np.uint8], patch_size: int, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:

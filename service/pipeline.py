@@ -120,7 +120,7 @@ class Pipeline:
         pool: the decode threads.
         clock: monotonic, seconds.
         observer: told about decoding.
-        exact_decode: decode JPEGs at full size.
+        exact_decode: decode JPEGs at full size, and resize with Pillow.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class Pipeline:
             spec = self._manifest.preprocessing
             image = decode_for_grid(job.data, job.header, spec, job.grid, exact=self._exact_decode)
             decoded = self._clock()
-            job.sequence = cut(image, job.header, spec, job.grid, out=self._place(job))
+            job.sequence = cut(image, job.header, spec, job.grid, out=self._place(job), exact=self._exact_decode)
             job.decode_s, job.preprocess_s = decoded - started, self._clock() - decoded
         finally:
             self._observer.decode_ended()

@@ -163,7 +163,9 @@ class ImageSettings(_Group):
     max_scan_pixels: int = Field(default=1_000_000_000, ge=1, description="width x height x scans of a JPEG, pixels")
     max_png_chunks: int = Field(default=5000, ge=1, description="chunks of a PNG")
     exact_decode: bool = Field(
-        default=False, description="decode large JPEGs at full size even when a reduced one is enough"
+        default=False,
+        description="decode large JPEGs at full size even when a reduced one is enough, and resize with Pillow, as the "
+        "models' sources do",
     )
     decode_threads: int = Field(
         default=0, ge=0, le=256, description="images decoded at a time by each process; 0: one per usable core in all"

@@ -31,9 +31,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from model import resampling
 from model.headers import ImageError, ImageHeader, ImageLimits, InvalidImage, read_header
 from model.manifest import Preprocessing
-from model.preprocess import choose_grid, decode, patchify, preprocess, region, resize, to_rgb
+from model.preprocess import choose_grid, cut, decode, patchify, preprocess, region, resize, to_rgb
 
 CROP = Preprocessing(16, (14, 14), 196, "crop", 256)
 SQUASH = Preprocessing(8, (6, 4), 24, "squash")
@@ -259,11 +260,11 @@ def test_a_thin_image_never_becomes_a_large_one(monkeypatch: pytest.MonkeyPatch)
     thin = [picture(*size) for size in ((1, 10_000), (10_000, 1), (100, 1))]
     made.clear()
     for image in thin:
-        resize(image, CROP, (14, 14))
+        resize(image, CROP, (14, 14), exact=True)
     assert made == [(224, 224)] * 3
 
 
-# --- crop is the reference evaluation transform -----------------------------------------------------------------------
+# --- exact crop is the reference evaluation transform -----------------------------------------------------------------
 def textured(width: int, height: int) -> Image.Image:
     """Detail at several scales, so that a shift or another filter shows."""
     noise = np.random.default_rng(width * height)
@@ -291,7 +292,7 @@ def test_crop_equals_resizing_first_and_cropping_then(size: tuple[int, int]) -> 
     width, height = (int(side * scale) if side != min(size) else 256 for side in size)
     left, top = round((width - 224) / 2), round((height - 224) / 2)
     whole = image.resize((width, height), Image.Resampling.BICUBIC)
-    assert agree(resize(image, CROP, (14, 14)), whole.crop((left, top, left + 224, top + 224)))
+    assert agree(resize(image, CROP, (14, 14), exact=True), whole.crop((left, top, left + 224, top + 224)))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -301,7 +302,8 @@ def test_crop_equals_torchvision(size: tuple[int, int], interpolation: Any) -> N
     mode = transforms.InterpolationMode(interpolation)
     reference = transforms.Compose([transforms.Resize(256, mode), transforms.CenterCrop(224)])
     image = textured(*size)
-    assert agree(resize(image, replace(CROP, interpolation=interpolation), (14, 14)), reference(image))
+    spec = replace(CROP, interpolation=interpolation)
+    assert agree(resize(image, spec, (14, 14), exact=True), reference(image))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -314,7 +316,7 @@ def test_crop_equals_timm(size: tuple[int, int], side: int, fraction: float) -> 
     spec = Preprocessing(16, (side // 16,) * 2, 4_096, "crop", int(side / fraction))
     image = textured(*size)
     theirs = reference(image).mul(255).round().permute(1, 2, 0).numpy()
-    assert agree(resize(image, spec, spec.native_grid), theirs)
+    assert agree(resize(image, spec, spec.native_grid, exact=True), theirs)
 
 
 def test_a_smaller_budget_keeps_the_crop_fraction() -> None:
@@ -327,7 +329,7 @@ def test_a_smaller_budget_keeps_the_crop_fraction() -> None:
 def test_a_wide_native_grid_is_covered_by_a_tall_image() -> None:
     spec = Preprocessing(16, (4, 8), 32, "crop", 64)
     tall = textured(100, 300)
-    pixels = resize(tall, spec, (4, 8))
+    pixels = resize(tall, spec, (4, 8), exact=True)
     middle = tall.resize((128, 64), Image.Resampling.BICUBIC, (0, 125, 100, 175))
     assert difference(pixels, middle).max() <= 1
 
@@ -337,7 +339,7 @@ def test_squash_and_aspect_are_plain_resizes_of_the_whole_image() -> None:
     for spec in (SQUASH, ASPECT):
         rows, columns = grid = choose_grid(333, 212, spec)
         size = columns * spec.patch_size, rows * spec.patch_size
-        assert (resize(image, spec, grid) == np.asarray(image.resize(size, Image.Resampling.BICUBIC))).all()
+        assert (resize(image, spec, grid, exact=True) == np.asarray(image.resize(size, Image.Resampling.BICUBIC))).all()
 
 
 # --- patches --------------------------------------------------------------------------------------------------------
@@ -346,7 +348,7 @@ def test_squash_may_keep_the_centre_of_a_larger_square(size: tuple[int, int]) ->
     image = textured(*size)
     spec = Preprocessing(16, (14, 14), 196, "squash", 256)
     theirs = image.resize((256, 256), Image.Resampling.BICUBIC).crop((16, 16, 240, 240))
-    assert agree(resize(image, spec, (14, 14)), theirs)
+    assert agree(resize(image, spec, (14, 14), exact=True), theirs)
 
 
 def test_half_a_pixel_off_the_centre_goes_where_the_source_puts_it() -> None:
@@ -354,7 +356,7 @@ def test_half_a_pixel_off_the_centre_goes_where_the_source_puts_it() -> None:
     whole = image.resize((455, 224), Image.Resampling.BICUBIC)
     for mode, left in (("crop", 116), ("crop-floor", 115)):
         spec = Preprocessing(16, (14, 14), 196, mode, 224)  # type: ignore[arg-type]
-        assert agree(resize(image, spec, (14, 14)), whole.crop((left, 0, left + 224, 224)))
+        assert agree(resize(image, spec, (14, 14), exact=True), whole.crop((left, 0, left + 224, 224)))
 
 
 @pytest.mark.parametrize(("rows", "columns", "side"), [(1, 1, 1), (2, 3, 4), (3, 2, 5), (1, 7, 2)])
@@ -471,6 +473,20 @@ def test_a_reduced_jpeg_stays_at_least_as_large_as_asked(width: int, height: int
         assert 0 <= left < right <= image.width
         assert 0 <= top < bottom <= image.height
         assert (right - left) * full[1] == pytest.approx((bottom - top) * full[0])
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG"])
+@pytest.mark.parametrize("mode", SPECS)
+def test_exact_is_decoded_at_full_size_and_resized_by_pillow(
+    mode: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a reduced scale and without the SIMD resampler nothing is left that could make a difference."""
+    data = encode(textured(900, 700), name)
+    exact = preprocess(data, SPECS[mode], LIMITS, exact=True).patches
+    header, grid = read_header(data, LIMITS), choose_grid(900, 700, SPECS[mode])
+    monkeypatch.setattr(resampling, "simd", None)
+    full = decode(data, header, at_least=None, background=GREEN)
+    assert (cut(full, header, SPECS[mode], grid).patches == exact).all()
 
 
 def test_a_large_jpeg_is_decoded_small_unless_exact() -> None:

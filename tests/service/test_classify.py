@@ -1,6 +1,7 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,12 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from photos import jpeg, photo
 from prometheus_client.parser import text_string_to_metric_families
+from tiny_artifact import MANIFEST
 
+from model.headers import ImageLimits
+from model.preprocess import preprocess
 from service.engine import Engine
 from service.errors import EngineError
 from service.settings import EngineSettings
@@ -337,6 +342,31 @@ async def test_an_image_that_breaks_the_engine_fails_alone(
         assert [results[place] for place in (0, 2, 4)] == [alone] * 3
         assert [results[place]["error"]["code"] for place in (1, 3)] == ["internal", "internal"]
         assert problem(await classify(client, blue)) == (500, "internal")
+
+
+class RecordingEngine(Engine):
+    """An engine that keeps the patches it is given."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(EngineSettings(model=path))
+        self.patches: list[NDArray[np.uint8]] = []
+
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
+        self.patches.append(patches.copy())
+        return super().run(patches, grid)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+async def test_the_engine_gets_the_pixels_that_were_chosen(serving: Serving, artifact: Path, exact: bool) -> None:
+    data = jpeg(photo(600, 400))  # decoded at 1/2 or less, and resized, unless exact
+    spec = replace(MANIFEST.preprocessing, max_patches=99)
+    expected = preprocess(data, spec, ImageLimits(), exact=exact).patches
+    engine = RecordingEngine(artifact)
+    async with serving(engine, exact_decode=exact) as client:
+        assert (await classify(client, data, query="?max_patches=99")).status_code == 200
+    assert np.array_equal(engine.patches[-1][0][: len(expected)], expected)
+    other = preprocess(data, spec, ImageLimits(), exact=not exact).patches
+    assert not np.array_equal(other, expected)
 
 
 async def test_a_bug_is_a_problem_document_too(serving: Serving, red: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
