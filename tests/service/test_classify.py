@@ -351,9 +351,9 @@ class RecordingEngine(Engine):
         super().__init__(EngineSettings(model=path))
         self.patches: list[NDArray[np.uint8]] = []
 
-    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         self.patches.append(patches.copy())
-        return super().run(patches, grid)
+        return super().run(patches, grid, alone=alone)
 
 
 @pytest.mark.parametrize("exact", [True, False])
