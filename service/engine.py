@@ -7,7 +7,8 @@ the start instead of failing the first request.
 """
 
 import hashlib
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
@@ -27,6 +28,9 @@ from service.devices import CudaDevice, Device, cuda_runtime
 from service.errors import EngineError, StartError
 from service.providers import PROVIDERS, check_support, import_runtime, provider_list, session_options
 from service.settings import EngineSettings
+
+# The bundled model takes one thread 2.3 ms and two threads 2.4, ViT-Ti/16 26 and 21 (docs/performance/http-workers.md).
+_QUICK_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Engine:
 
     With several lanes there are two sessions over the same file, one whose runs have all cores and one whose runs have
     a thread each, that of the caller. ONNX Runtime packs the weights for each session anew, so they cost memory twice.
+    A model that is quick on one thread has the second session alone.
 
     Args:
         settings: the model and how it runs.
@@ -71,13 +76,15 @@ class Engine:
         self.model = Model(manifest, digest, settings.provider)
         if device is None and settings.provider != "cpu":
             device = _open_gpu(runtime, settings)
+        self._bound = device and BoundSession(
+            runtime, self._wide, device, len(manifest.labels), graphs=settings.cuda_graphs
+        )
         self.lanes = _lanes_of(settings) if device is None else Lanes()
         self._narrow = self._wide
         if self.lanes.number > 1 and self.lanes.wide:
             self._narrow = _open_session(runtime, content, path, settings.model_copy(update={"engine_threads": 1}))
-        self._bound = device and BoundSession(
-            runtime, self._wide, device, len(manifest.labels), graphs=settings.cuda_graphs
-        )
+            if self._is_quick():
+                self._wide, self.lanes = self._narrow, replace(self.lanes, wide=False)
 
     def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         """Classify one batch.
@@ -104,18 +111,34 @@ class Engine:
         Raises:
             StartError: if the model fails or its logits are not one finite number per label.
         """
-        spec, classes = self.model.manifest.preprocessing, len(self.model.manifest.labels)
+        classes = len(self.model.manifest.labels)
         widths = (True, False) if self.lanes.number > 1 else (True,)
         for count, alone in product((1, 2), widths):
-            patches = np.zeros((count, spec.native_patches, spec.patch_dim), np.uint8)
             try:
-                logits = self.run(patches, np.tile(np.asarray(spec.native_grid, np.int64), (count, 1)), alone=alone)
+                logits = self.run(*self._blank(count), alone=alone)
             except EngineError as error:
                 raise StartError(f"the model fails on a first batch: {error}") from None
             if logits.shape != (count, classes) or not np.isfinite(logits).all():
                 raise StartError(
                     f"the model answers a blank image with {logits.shape} instead of finite {count, classes}"
                 )
+
+    def _is_quick(self) -> bool:
+        """Whether an image takes one thread so little that several, which wait for each other, are not worth it."""
+        taken_s = []
+        for _ in range(3):
+            started_s = time.perf_counter()
+            try:
+                self._run(*self._blank(1), alone=False)
+            except Exception:  # noqa: BLE001 - the warm-up tells why it fails
+                return False
+            taken_s.append(time.perf_counter() - started_s)
+        return min(taken_s) < _QUICK_S
+
+    def _blank(self, images: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        spec = self.model.manifest.preprocessing
+        patches = np.zeros((images, spec.native_patches, spec.patch_dim), np.uint8)
+        return patches, np.tile(np.asarray(spec.native_grid, np.int64), (images, 1))
 
     def _run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool) -> NDArray[np.float32]:
         session = self._wide if alone else self._narrow

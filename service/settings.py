@@ -58,8 +58,8 @@ class EngineSettings(_Group):
         ge=0,
         le=1024,
         description="batches that run at a time, each on one thread; an image alone still runs on all cores, for which "
-        "the weights are in memory twice, unless --engine-threads is 1. 1: one batch after the other, each on all "
-        "cores; 0: on a CPU one per usable core, on a GPU 1",
+        "the weights are in memory twice, unless --engine-threads is 1 or one thread takes less than 5 ms. "
+        "1: one batch after the other, each on all cores; 0: on a CPU one per usable core, on a GPU 1",
     )
     engine_spinning: bool = Field(
         default=False, description="engine threads spin while idle: starves decoding on the same cores"

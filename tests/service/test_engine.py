@@ -47,8 +47,9 @@ def test_an_image_does_not_depend_on_its_batch_or_on_padding(engine: Engine) -> 
     "settings", [{"engine_lanes": 3, "engine_threads": 2}, {"engine_lanes": 3, "engine_threads": 1}]
 )
 def test_an_answer_has_the_same_bits_on_all_cores_and_in_a_lane_alone_and_in_a_batch(
-    artifact: Path, engine: Engine, settings: dict[str, Any]
+    artifact: Path, engine: Engine, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("service.engine._QUICK_S", 0.0)
     lanes = load(artifact, **settings)
     lanes.warm_up()
     rng = np.random.default_rng(0)
@@ -73,9 +74,21 @@ def test_each_lane_has_memory_of_its_own_and_one_lane_has_two_batches_under_way(
         assert len(engine.open_memory(limits).buffers) == buffers
 
 
-def test_all_cores_are_no_faster_than_a_lane_where_there_is_one_thread(artifact: Path) -> None:
+def test_all_cores_are_no_faster_than_a_lane_where_there_is_one_thread(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.engine._QUICK_S", 0.0)
     assert load(artifact, engine_lanes=2, engine_threads=2).lanes == Lanes(2, wide=True)
     assert load(artifact, engine_lanes=2, engine_threads=1).lanes == Lanes(2, wide=False)
+
+
+def test_a_model_that_is_quick_on_one_thread_runs_in_lanes_alone(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.engine._QUICK_S", 60.0)
+    engine = load(artifact, engine_lanes=2, engine_threads=2)
+    engine.warm_up()
+    assert engine.lanes == Lanes(2, wide=False)
 
 
 def test_arrays_that_do_not_fit_are_an_engine_error(engine: Engine) -> None:
