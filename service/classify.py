@@ -116,7 +116,7 @@ class Classifier:
         """Answer one request.
 
         Raises:
-            RequestError: whatever stands in the way of the only upload, or of the whole request.
+            RequestError: what stands in the way of the whole request; that of the only upload is the reply.
         """
         self._check_phase()
         k, max_patches, timeout_s = self._check(query)
@@ -135,7 +135,7 @@ class Classifier:
                 jobs = await self._pipeline.classify(uploads, Wanted(k, max_patches, uploaded_s + timeout_s))
         self._count(jobs)
         if len(jobs) == 1 and jobs[0].error is not None:
-            raise jobs[0].error
+            return refuse(request, jobs[0].error)  # raised, it would hold this frame and with it the patches
         return self._reply(request, jobs, uploaded_s)
 
     def _check_phase(self) -> None:

@@ -59,12 +59,6 @@ class Job:
     inference: Inference | None = None
     predictions: list[Prediction] = field(default_factory=list)
 
-    def stop(self) -> None:
-        """Nobody waits any more: what has not been done yet need not be."""
-        for future in (self.decoding, self.inferring):
-            if future is not None:
-                future.cancel()
-
 
 class PipelineObserver(Protocol):
     """Told about decoding."""
@@ -186,14 +180,10 @@ class Pipeline:
         try:
             self._start_decoding(jobs, wanted, ended)
             await ended
-        finally:  # the deadline, or we are cancelled: nobody waits for the rest any more
+        finally:
             timer.cancel()
             for job in jobs:
-                job.stop()
-        for job in jobs:
-            job.error = job.error or self._error_of(job.decoding) or self._error_of(job.inferring)
-            if job.error is None and job.inferring is not None:
-                job.inference = job.inferring.result()
+                self._settle(job)
 
     def _start_decoding(self, jobs: list[Job], wanted: Wanted, ended: asyncio.Future[None]) -> None:
         loop, left = asyncio.get_running_loop(), len(jobs)
@@ -234,6 +224,20 @@ class Pipeline:
             self._admission.decode_rate.observe(1, job.decode_s + job.preprocess_s)
             job.inferring = self._queue.submit(sequence, wanted.deadline_s)
             job.inferring.add_done_callback(one_answered)
+
+    def _settle(self, job: Job) -> None:
+        """Take what is there; for the rest nobody waits any more, because of the deadline or because we are cancelled.
+
+        The futures go: their callbacks hold the jobs, and this circle would keep the patches in memory until the
+        collector comes.
+        """
+        decoding, inferring, job.decoding, job.inferring = job.decoding, job.inferring, None, None
+        for future in (decoding, inferring):
+            if future is not None:
+                future.cancel()
+        job.error = job.error or self._error_of(decoding) or self._error_of(inferring)
+        if job.error is None and inferring is not None:
+            job.inference = inferring.result()
 
     def _decode_one(self, job: Job, wanted: Wanted) -> None:
         started = self._clock()

@@ -1,6 +1,8 @@
 import asyncio
+import gc
 import json
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from model.headers import ImageLimits
 from model.preprocess import preprocess
 from service.engine import Engine
 from service.errors import EngineError
+from service.pipeline import LocalMemory
 from service.settings import EngineSettings
 
 from .conftest import Serving, picture
@@ -218,6 +221,31 @@ async def test_a_harmless_request_id_is_kept_and_any_other_replaced(serving: Ser
             )
             assert (response.headers["x-request-id"] == given) == kept
             assert response.json()["request_id"] == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("timeout_ms", [2000, 1])
+async def test_patches_are_let_go_with_the_answer_and_not_by_the_collector(
+    serving: Serving, red: bytes, monkeypatch: pytest.MonkeyPatch, timeout_ms: int
+) -> None:
+    places: list[weakref.ref[NDArray[np.uint8]]] = []
+
+    def take(_: LocalMemory, patches: int) -> NDArray[np.uint8]:
+        array = np.empty((patches, MANIFEST.preprocessing.patch_dim), np.uint8)
+        places.append(weakref.ref(array))
+        return array
+
+    monkeypatch.setattr(LocalMemory, "take", take)
+    gc.disable()
+    try:
+        async with serving() as client:
+            for _ in range(20):
+                await client.post(
+                    f"/classify?timeout_ms={timeout_ms}", content=red, headers={"content-type": "image/png"}
+                )
+            await asyncio.sleep(0.1)  # the decode thread may hold the last one for a moment
+            assert [place() for place in places] == [None] * len(places)
+    finally:
+        gc.enable()
 
 
 class HeldEngine(Engine):
