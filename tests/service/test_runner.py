@@ -1,5 +1,7 @@
 import asyncio
 import itertools
+import os
+import sys
 import threading
 import time
 
@@ -240,3 +242,23 @@ async def test_logits_that_are_no_numbers_get_no_ranking_and_harm_no_batch_mate(
     run = await runner.run([sequence(fill) for fill in (6, 7, 8, 9)])
     runner.close()
     assert best(run) == [6, None, None, 9]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
+@pytest.mark.parametrize(("lanes", "behind"), [(1, False), (2, True)])
+async def test_lanes_let_decoding_go_first_and_a_single_run_does_not(lanes: int, behind: bool) -> None:
+    niceness: list[int] = []
+
+    class NotingEngine:
+        def run(
+            self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True
+        ) -> NDArray[np.float32]:
+            niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return one_hot(patches)
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    runner = BatchRunner(NotingEngine(), time.monotonic, lanes=lanes)
+    await runner.run([sequence(1)])
+    runner.close()
+    assert niceness == [max(before, 10) if behind else before]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before, "it is of the thread alone"
