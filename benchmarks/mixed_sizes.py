@@ -9,7 +9,8 @@ photographs from 64x64 to 640x480 pixels, 16 to 196 patches. Compared, interleav
 - `mixed`: the twenty shapes in random order;
 - `runs`: the same images, 32 of one shape after the other: what batches of one shape cost at these lengths;
 - `uniform`: images of one shape with as many pixels to decode and as many patches as the mean of `mixed`;
-- `buckets`: `mixed`, only images of equal length share a batch (`--batch-overhead-patches 0`);
+- `buckets`: `mixed`, only images of equal length share a batch (`--batch-overhead-patches 0`, the default with lanes);
+- `padding`: `mixed`, padding of up to 32 patches saves a run (the default with one lane);
 - `arrival`: `mixed`, whatever waits shares a batch, padded as much as it takes (no limit of padding);
 - `padded`: every image of `mixed` padded to 224x224 pixels by the client, as models with one input size need it.
 
@@ -150,15 +151,16 @@ def command(
     print(f"{variant}, {connections} connections, {len(SHAPES)} shapes of {min(plain.patches)} to {max(plain.patches)}")
     print(f"patches, mean {mean:.1f}; the uniform stream has {same.patches[0]}")
     with ExitStack() as running:
-        default, buckets, arrival = (
+        default, buckets, padding, arrival = (
             running.enter_context(serve(model, options))
-            for options in (option or [], [_overhead(0)], [_overhead(_ANY)])
+            for options in (option or [], [_overhead(0)], [_overhead(32)], [_overhead(_ANY)])
         )
         streams = {
             "mixed": (default, plain),
             "uniform": (default, same),
             "runs": (default, mixed(photos, run=32)),
             "buckets": (buckets, plain),
+            "padding": (padding, plain),
             "arrival": (arrival, plain),
             "padded": (default, padded),
         }

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from service.admission import Admission, Ledger, Rate, Speed
-from service.batching import BatchLimits
+from service.batching import BatchLimits, Lanes
 from service.classify import Classifier, ShortWay, classify_router
 from service.cores import usable_cores
 from service.engine import Engine, Model
@@ -51,7 +51,7 @@ def create_app(
     """
     log = log or open_log(settings, standard_error(), is_terminal=False)
     engine = open_engine(settings, engine)
-    metrics, rate, limits = Metrics(), Rate(), batch_limits(settings, engine.model)
+    metrics, rate, limits = Metrics(), Rate(), batch_limits(settings, engine.model, engine.lanes)
     runner = BatchRunner(engine, clock, engine.open_memory(limits), engine.lanes.number)
     runner.warm_up()
     scheduler = Scheduler(runner.run, limits, clock, EngineObserver(metrics, rate, log), engine.lanes)
@@ -188,12 +188,12 @@ class _Service(FastAPI):
         return self._wrap(super().build_middleware_stack())
 
 
-def batch_limits(settings: Settings, model: Model) -> BatchLimits:
+def batch_limits(settings: Settings, model: Model, lanes: Lanes) -> BatchLimits:
     """What one batch of this model may hold."""
     return BatchLimits(
         settings.max_batch_patches,
         settings.max_batch_images,
-        settings.batch_overhead_patches,
+        settings.overhead_patches(lanes.number),
         model.manifest.mixed_grids,
     )
 

@@ -108,9 +108,18 @@ class BatchSettings(_Group):
 
     max_batch_patches: int = Field(default=2048, ge=1, description="padded patches of one batch (images x longest)")
     max_batch_images: int = Field(default=64, ge=1, le=65536, description="images of one batch")
-    batch_overhead_patches: int = Field(
-        default=32, ge=0, description="padding of a batch accepted to save an engine run, patches; more for a GPU"
+    batch_overhead_patches: int | None = Field(
+        default=None,
+        ge=0,
+        description="padding of a batch accepted to save an engine run, patches; more for a GPU; default: 32, and 0 "
+        "with several lanes, where another run costs next to nothing",
     )
+
+    def overhead_patches(self, lanes: int) -> int:
+        """Padding of a batch that is cheaper than another run, patches."""
+        if self.batch_overhead_patches is not None:
+            return self.batch_overhead_patches
+        return 32 if lanes == 1 else 0
 
 
 class AdmissionSettings(_Group):

@@ -78,7 +78,7 @@ def run_engine_process(
         engine = open_engine(settings)
         _cut_slabs(settings, shared, engine.model)
         watched = WatchedEngine(engine, shared.board, time.monotonic)
-        limits = batch_limits(settings, engine.model)
+        limits = batch_limits(settings, engine.model, engine.lanes)
         runner = BatchRunner(watched, time.monotonic, engine.open_memory(limits), engine.lanes.number)
         runner.warm_up()
         watched.seen = True

@@ -94,6 +94,11 @@ def test_settings_are_frozen() -> None:
         Settings().port = 1
 
 
+def test_padding_saves_a_run_only_where_a_run_is_dear() -> None:
+    assert [Settings().overhead_patches(lanes) for lanes in (1, 2, 8)] == [32, 0, 0]
+    assert [Settings(batch_overhead_patches=5).overhead_patches(lanes) for lanes in (1, 2)] == [5, 5]
+
+
 @pytest.mark.parametrize(
     ("given", "lanes"),
     [
