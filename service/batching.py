@@ -118,7 +118,7 @@ def next_turn(lanes: Lanes, running: int, waiting: int, *, alone: bool) -> Turn 
     if lanes.number == 1:
         return Turn(alone=True, only_full=running == 1) if running < 2 else None
     free = lanes.number - running
-    if free <= 0 or (alone and running):
+    if alone or free <= 0:
         return None
     if lanes.wide and not running and 2 * waiting <= lanes.number:
         return Turn(alone=True)

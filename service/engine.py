@@ -68,10 +68,13 @@ class Engine:
         content = _read(path)
         runtime = import_runtime()
         self._settings = settings
-        self._wide = _open_session(runtime, content, path, settings)
-        manifest = read_manifest(self._wide, path)
-        check_contract(self._wide, manifest, path)
-        _check_provider(self._wide, settings)
+        self.lanes = _lanes_of(settings) if device is None else Lanes()
+        several_widths = self.lanes.number > 1 and self.lanes.wide
+        narrow = settings.model_copy(update={"engine_threads": 1}) if several_widths else settings
+        self._narrow = self._wide = _open_session(runtime, content, path, narrow)
+        manifest = read_manifest(self._narrow, path)
+        check_contract(self._narrow, manifest, path)
+        _check_provider(self._narrow, settings)
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         self.model = Model(manifest, digest, settings.provider)
         if device is None and settings.provider != "cpu":
@@ -79,12 +82,10 @@ class Engine:
         self._bound = device and BoundSession(
             runtime, self._wide, device, len(manifest.labels), graphs=settings.cuda_graphs
         )
-        self.lanes = _lanes_of(settings) if device is None else Lanes()
-        self._narrow = self._wide
-        if self.lanes.number > 1 and self.lanes.wide:
-            self._narrow = _open_session(runtime, content, path, settings.model_copy(update={"engine_threads": 1}))
-            if self._is_quick():
-                self._wide, self.lanes = self._narrow, replace(self.lanes, wide=False)
+        if several_widths and self._is_quick():
+            self.lanes = replace(self.lanes, wide=False)
+        elif several_widths:
+            self._wide = _open_session(runtime, content, path, settings)
 
     def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         """Classify one batch.
@@ -112,7 +113,7 @@ class Engine:
             StartError: if the model fails or its logits are not one finite number per label.
         """
         classes = len(self.model.manifest.labels)
-        widths = (True, False) if self.lanes.number > 1 else (True,)
+        widths = (True, False) if self._wide is not self._narrow else (True,)
         for count, alone in product((1, 2), widths):
             try:
                 logits = self.run(*self._blank(count), alone=alone)
