@@ -48,6 +48,8 @@ def session_options(runtime: Any, settings: EngineSettings) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = settings.engine_threads or usable_cores()
     options.inter_op_num_threads = 1
+    # A plan of the memory of a run is kept for every shape that ever came, and is not faster here.
+    options.enable_mem_pattern = False
     options.log_severity_level = 4  # fatal; errors are raised, and their text would reach the log unformatted
     # Spinning threads wait for the next operator of a run, not for the next run.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(settings.engine_spinning)))
