@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import onnx
 import onnx_ir as ir
+import torch
 from rich.console import Console
 
 from export import verify
@@ -20,7 +21,8 @@ from export.graph import ExportError, Opset, build_graph
 from export.quantize import layers, observe, quantize
 from export.sources.source import Source
 from export.verify import Difference
-from model.manifest import METADATA_KEY, Manifest, Precision
+from model.golden import golden_of, golden_patches
+from model.manifest import METADATA_KEY, Golden, Manifest, Precision
 from model.vit import VisionTransformer
 
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -47,8 +49,17 @@ def make_manifest(source: Source, precision: Precision) -> Manifest:
         precision=precision,
         accuracy=source.description.accuracy,
         provenance=replace(source.provenance, libraries=libraries, command=command),
+        golden=_golden(source.model),
     )
     return Manifest.from_json(manifest.to_json())
+
+
+def _golden(model: VisionTransformer) -> Golden:
+    spec = model.preprocessing
+    patches = torch.from_numpy(golden_patches(spec))[None]
+    with torch.inference_mode():
+        logits, _ = model(patches, torch.tensor([spec.native_grid]))
+    return golden_of(logits[0].float().numpy())
 
 
 def export(

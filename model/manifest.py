@@ -22,6 +22,7 @@ Resize = Literal["crop", "crop-floor", "squash", "aspect"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 PositionInterpolation = Literal["bicubic", "bicubic-antialias", "bicubic-align-corners", "bilinear-align-corners"]
 Precision = Literal["float32", "float16", "int8"]
+Golden = tuple[tuple[int, float], ...]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -126,6 +127,8 @@ class Manifest:
         precision: of the weights.
         accuracy: measured accuracy over the patch budget.
         provenance: where the weights come from.
+        golden: (index, logit) of the best classes of the golden image (`model.golden`), as the source answers; serving
+            refuses to start with a model that answers otherwise. Empty: not written down.
     """
 
     name: str
@@ -138,6 +141,7 @@ class Manifest:
     mixed_grids: bool = True
     precision: Precision = "float32"
     accuracy: Accuracy = field(default_factory=Accuracy)
+    golden: Golden = ()
 
     def to_json(self) -> str:
         """The document that goes into `metadata_props["patchserve"]`."""
@@ -163,9 +167,12 @@ class Manifest:
                 f"manifest schema {document.get('schema')!r} cannot be read; this release reads schema {SCHEMA}: "
                 "export the model again with a matching release"
             )
+        document.setdefault("golden", [])  # added to the schema later
         rules = _MANIFEST_RULES | _PREPROCESSING_RULES
         unknown = [f"{key!r} is not a field of schema {SCHEMA}" for key in document.keys() - rules.keys() - {"schema"}]
-        _raise_if((sorted(unknown) + _problems(document, rules)) or _cross_problems(document))
+        _raise_if(
+            (sorted(unknown) + _problems(document, rules)) or _cross_problems(document) + _golden_problems(document)
+        )
         return cls(
             preprocessing=Preprocessing.from_dict(document),
             accuracy=Accuracy(document["accuracy"]["dataset"], _frozen(document["accuracy"]["curve"])),
@@ -204,6 +211,15 @@ def _is_accuracy(value: Any) -> bool:
         return False
     rising = all(low[0] < high[0] for low, high in pairwise(points))
     return rising and all(_is_int(budget, 1, 2**31) and _is_number(top1, 0, 1) for budget, top1 in points)
+
+
+def _is_golden(value: Any) -> bool:
+    return _is_list(
+        value,
+        lambda pair: (
+            _is_list(pair, lambda _: True, 2) and _is_int(pair[0], 0, 2**31) and _is_number(pair[1], -1e9, 1e9)
+        ),
+    )
 
 
 def _is_provenance(value: Any) -> bool:
@@ -257,6 +273,7 @@ _MANIFEST_RULES: dict[str, _Rule] = {
     "mixed_grids": ("true or false", lambda value: isinstance(value, bool)),
     "precision": _one_of(Precision),
     "accuracy": ('{"dataset": text, "curve": [[max_patches, top1], ...]} rising in max_patches', _is_accuracy),
+    "golden": ("a list of [index of a class, logit]", _is_golden),
     "provenance": (f"an object of {', '.join(item.name for item in fields(Provenance))}", _is_provenance),
 }
 
@@ -282,6 +299,12 @@ def _cross_problems(document: Mapping[str, Any]) -> list[str]:
     if resize_to is None or resize_to < side:
         return [f"'resize_to' must be at least the native side, {side} pixels, when 'resize' is {resize}"]
     return []
+
+
+def _golden_problems(document: Mapping[str, Any]) -> list[str]:
+    classes = len(document["labels"])
+    outside = [index for index, _ in document["golden"] if index >= classes]
+    return [f"'golden' has logits of classes {outside}, but there are {classes} labels"] if outside else []
 
 
 def _raise_if(problems: list[str]) -> None:

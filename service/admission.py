@@ -165,7 +165,11 @@ class Admission:
     def predicted_wait_s(self) -> float:
         """How long the work accepted so far will take; an empty house never refuses, so a rate is always learnt."""
         decode_s = self.decode_rate.time_for(self.undecoded_images) / self._decode_threads
-        return max(self._engine_speed.time_for(self.ledger.all_queue_patches), decode_s)
+        return max(self.engine_wait_s(), decode_s)
+
+    def engine_wait_s(self) -> float:
+        """How long the engine will need for what is accepted."""
+        return self._engine_speed.time_for(self.ledger.all_queue_patches)
 
     def refusal(self) -> Overloaded:
         """The answer to what is not accepted, with the time after which to try again."""

@@ -1,7 +1,8 @@
 """The composition root: the one place that knows every part."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -12,10 +13,13 @@ from structlog.typing import FilteringBoundLogger
 
 from service.admission import Admission, Ledger, Rate, Speed
 from service.batching import BatchLimits, Lanes
+from service.brownout import BrownOut, steps_of
+from service.canary import Canary
 from service.classify import Classifier, ShortWay, classify_router
 from service.cores import usable_cores
 from service.engine import Engine, Model
-from service.errors import StartError
+from service.errors import DeviceLostError, StartError
+from service.heartbeat import Heartbeat
 from service.lifecycle import Lifecycle, Phase
 from service.logs import open_log, standard_error
 from service.metrics import Metrics
@@ -27,6 +31,7 @@ from service.runner import BatchRunner
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.tracking import Tracking
+from service.watched import WatchedEngine
 
 
 def create_app(
@@ -51,30 +56,45 @@ def create_app(
     """
     log = log or open_log(settings, standard_error(), is_terminal=False)
     engine = open_engine(settings, engine)
+    spec = engine.model.manifest.preprocessing
     metrics, rate, limits = Metrics(), Rate(), batch_limits(settings, engine.model, engine.lanes)
-    runner = BatchRunner(engine, clock, engine.open_memory(limits), engine.lanes.number)
+    watched = WatchedEngine(engine, clock)
+    runner = BatchRunner(watched, clock, engine.open_memory(limits), engine.lanes.number)
     runner.warm_up()
-    scheduler = Scheduler(runner.run, limits, clock, EngineObserver(metrics, rate, log), engine.lanes)
+    watched.seen = True
+    lifecycle = lifecycle or Lifecycle()
+    observer = EngineObserver(metrics, rate, log, lambda _: lifecycle.fail())
+    scheduler = Scheduler(runner.run, limits, clock, observer, engine.lanes)
     metrics.watch("engine_patches_per_second", "Speed of the engine, moving average", lambda: rate.per_s)
 
+    background: list[asyncio.Task[None]] = []
+
+    async def open_() -> None:
+        if settings.canary_interval_s:
+            canary = Canary(scheduler, spec, engine.golden_logits, observer.device_lost, clock)
+            background.append(asyncio.create_task(canary.watch(settings.canary_interval_s)))
+
     async def close() -> None:
+        for task in background:
+            task.cancel()
         await scheduler.close()
         runner.close()
 
     backend = Backend(
         model=engine.model,
         queue=scheduler,
-        memory=LocalMemory(engine.model.manifest.preprocessing.patch_dim),
+        memory=LocalMemory(spec.patch_dim),
         speed=rate,
         ledger=Ledger(),
-        open=_nothing,
+        open=open_,
         close=close,
     )
-    return assemble_app(settings, backend, metrics, lifecycle or Lifecycle(), log, clock)
 
+    def look_for_a_hung_run(now_s: float) -> None:
+        if watched.running_s(now_s) > settings.engine_timeout_s and not lifecycle.failed:
+            observer.device_lost(DeviceLostError(f"a batch has been in the engine for {settings.engine_timeout_s:g} s"))
 
-async def _nothing() -> None:
-    """An engine in this process needs no connection."""
+    return assemble_app(settings, backend, metrics, lifecycle, log, clock, [look_for_a_hung_run])
 
 
 def open_engine(settings: Settings, engine: Engine | None = None) -> Engine:
@@ -119,13 +139,22 @@ def assemble_app(
     lifecycle: Lifecycle,
     log: FilteringBoundLogger,
     clock: Callable[[], float],
+    listeners: Sequence[Callable[[float], None]] = (),
 ) -> FastAPI:
-    """The HTTP side in front of a backend."""
+    """The HTTP side in front of a backend; `listeners` are told the time at every beat of the event loop."""
     warm_up_decoders(backend.model.manifest.preprocessing, settings)
     decode_threads = settings.decode_threads or usable_cores()
     admission = Admission(settings, decode_threads, backend.speed, backend.ledger)
     metrics.watch("queue_patches", "Patches accepted and not yet answered", lambda: backend.ledger.all_queue_patches)
     metrics.watch("upload_bytes", "Bytes of uploads in memory", lambda: backend.ledger.all_upload_bytes)
+    brown_out = open_brown_out(settings, backend.model)
+    metrics.watch("brown_out_level", "Steps of fewer patches an image", lambda: brown_out.level)
+
+    def learn_wait(now_s: float) -> None:
+        brown_out.observe(admission.engine_wait_s(), now_s)
+
+    heartbeat = Heartbeat(clock, metrics, log, [learn_wait, *listeners])
+    lifecycle.loop_turns = lambda: heartbeat.in_time
     pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
     pipeline = Pipeline(
         backend.model.manifest,
@@ -136,6 +165,7 @@ def assemble_app(
         pool,
         clock,
         DecodeObserver(metrics, log),
+        lambda: brown_out.max_patches,
         exact_decode=settings.exact_decode,
     )
     classifier = Classifier(settings, backend.model, pipeline, admission, lifecycle, metrics, clock)
@@ -143,9 +173,11 @@ def assemble_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await backend.open()
+        beating = asyncio.create_task(heartbeat.beat())
         lifecycle.advance(Phase.SERVING)
         yield
         lifecycle.advance(Phase.CLOSING)
+        beating.cancel()
         await backend.close()
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -196,6 +228,12 @@ def batch_limits(settings: Settings, model: Model, lanes: Lanes) -> BatchLimits:
         settings.overhead_patches(lanes.number),
         model.manifest.mixed_grids,
     )
+
+
+def open_brown_out(settings: Settings, model: Model) -> BrownOut:
+    """The brown-out of this model; one that never acts if it is switched off or its cost is not known."""
+    steps = steps_of(model.manifest, settings.brown_out_max_loss) if settings.brown_out else ()
+    return BrownOut(steps, settings.brown_out_wait_ms / 1000)
 
 
 def _check_budgets(settings: Settings, model: Model) -> None:

@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.admission import Admission
 from service.disconnects import cancel_when_gone
 from service.engine import Model
-from service.errors import BadRequest, Draining, InvalidParameter, NotReady, RequestError
-from service.lifecycle import Lifecycle, Phase
+from service.errors import BadRequest, InvalidParameter, RequestError
+from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.pipeline import Job, Pipeline, Wanted
 from service.predictions import MOST_RANKED
@@ -36,8 +36,17 @@ def _digits(value: Any) -> int:
     return int(value)
 
 
+def _truth(value: Any) -> bool:
+    if value not in {"true", "false"}:
+        raise ValueError("neither true nor false")
+    return bool(value == "true")
+
+
 _Whole = Annotated[int, Field(ge=1), BeforeValidator(_digits)]
 _K = Annotated[int, Field(ge=1, le=MOST_RANKED), BeforeValidator(_digits)]
+
+
+_YesNo = Annotated[bool, BeforeValidator(_truth)]
 
 
 class ClassifyQuery(BaseModel):
@@ -50,6 +59,9 @@ class ClassifyQuery(BaseModel):
         default=None, description="patch budget per image: fewer is faster and less accurate; the model's own bounds it"
     )
     timeout_ms: _Whole | None = Field(default=None, description="deadline from the end of the upload, milliseconds")
+    allow_degraded: _YesNo = Field(
+        default=True, description="false: never fewer patches than asked for; under load such a request waits longer"
+    )
 
 
 _BODY = {
@@ -84,7 +96,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         422: "`invalid_image`, `image_too_large`, `invalid_parameter`",
         429: "`overloaded`: try again after `Retry-After` seconds",
         500: "`internal`",
-        503: "`not_ready`, `draining`: try again after `Retry-After` seconds",
+        503: "`not_ready`, `draining`, `device_lost`: try again after `Retry-After` seconds",
         504: "`deadline_exceeded`",
     }.items()
 }
@@ -118,7 +130,8 @@ class Classifier:
         Raises:
             RequestError: what stands in the way of the whole request; that of the only upload is the reply.
         """
-        self._check_phase()
+        if refusal := self._lifecycle.refusal:
+            raise refusal
         k, max_patches, timeout_s = self._check(query)
         self._admission.check_open()
         with self._admission.hold_upload() as memory:
@@ -132,17 +145,12 @@ class Classifier:
             )
             uploaded_s = self._clock()
             with cancel_when_gone(request.receive):
-                jobs = await self._pipeline.classify(uploads, Wanted(k, max_patches, uploaded_s + timeout_s))
+                wanted = Wanted(k, max_patches, uploaded_s + timeout_s, query.allow_degraded)
+                jobs = await self._pipeline.classify(uploads, wanted)
         self._count(jobs)
         if len(jobs) == 1 and jobs[0].error is not None:
             return refuse(request, jobs[0].error)  # raised, it would hold this frame and with it the patches
         return self._reply(request, jobs, uploaded_s)
-
-    def _check_phase(self) -> None:
-        if self._lifecycle.phase == Phase.STARTING:
-            raise NotReady
-        if self._lifecycle.phase == Phase.CLOSING:
-            raise Draining
 
     def _check(self, query: ClassifyQuery) -> tuple[int, int, float]:
         """`k`, patch budget and timeout in seconds, within what this model and this service allow."""
@@ -157,6 +165,8 @@ class Classifier:
     def _count(self, jobs: list[Job]) -> None:
         for job in jobs:
             self._metrics.image_answered("ok" if job.error is None else job.error.code)
+            if job.degraded:
+                self._metrics.degraded.inc()
 
     def _reply(self, request: Request, jobs: list[Job], uploaded_s: float) -> Response:
         state = request.scope["state"]

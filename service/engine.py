@@ -7,6 +7,7 @@ the start instead of failing the first request.
 """
 
 import hashlib
+import re
 import time
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.golden import golden_patches, golden_problem
 from model.manifest import Manifest
 from service.batching import BatchLimits, Lanes
 from service.binding import BoundSession
@@ -25,12 +27,19 @@ from service.buffers import BatchBuffer, BatchMemory
 from service.contract import check_contract, read_manifest
 from service.cores import usable_cores
 from service.devices import CudaDevice, Device, cuda_runtime
-from service.errors import EngineError, StartError
+from service.errors import DeviceLostError, EngineError, OutOfMemoryError, StartError
 from service.providers import PROVIDERS, check_support, import_runtime, provider_list, session_options
 from service.settings import EngineSettings
 
 # The bundled model takes one thread 2.3 ms and two threads 2.4, ViT-Ti/16 26 and 21 (docs/performance/http-workers.md).
 _QUICK_S = 0.005
+# The words of onnxruntime 1.32 (core/framework/bfc_arena.cc, core/providers/cuda/cuda_call.cc) and of service.devices.
+_OUT_OF_MEMORY = re.compile(
+    r"Failed to allocate memory|bad_?alloc|out of memory|CUDA (?:failure|error) 2\b|ALLOC_FAILED", re.IGNORECASE
+)
+# Errors of cudaError_t that leave a context which "must be destroyed", in the words of its documentation, and those of
+# a device that is not there any more: https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
+_DEVICE_LOST = re.compile(r"CUDA (?:failure|error) (?:4|46|100|101|214|220|226|700|702|71[0-9]|721|999)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,11 @@ class Engine:
     a thread each, that of the caller. ONNX Runtime packs the weights for each session anew, so they cost memory twice.
     A model that is quick on one thread has the second session alone.
 
+    Attributes:
+        model: what was loaded.
+        lanes: how many batches may run at a time.
+        golden_logits: float32 [C], what the model answers to `model.golden.golden_patches`; known after `warm_up`.
+
     Args:
         settings: the model and how it runs.
         device: binds all memory to this device; by default the GPU of the settings, and nothing on the CPU.
@@ -68,6 +82,7 @@ class Engine:
         content = _read(path)
         runtime = import_runtime()
         self._settings = settings
+        self.golden_logits = np.empty(0, np.float32)
         self.lanes = _lanes_of(settings) if device is None else Lanes()
         several_widths = self.lanes.number > 1 and self.lanes.wide
         narrow = settings.model_copy(update={"engine_threads": 1}) if several_widths else settings
@@ -99,18 +114,21 @@ class Engine:
             Logits, float32 [B, C].
 
         Raises:
-            EngineError: if ONNX Runtime fails.
+            OutOfMemoryError: if the batch does not fit into the memory.
+            DeviceLostError: if the GPU is in a state that only a new process gets out of.
+            EngineError: if ONNX Runtime fails otherwise.
         """
         try:
             return self._bound.run(patches, grid) if self._bound else self._run(patches, grid, alone=alone)
         except Exception as error:
-            raise EngineError(_first_line(error)) from error
+            raise _kind_of(str(error))(_first_line(error)) from error
 
     def warm_up(self) -> None:
-        """Run a batch of one and a batch of two, of either width, and check what comes out.
+        """Run a batch of one and a batch of two, of either width, and the golden image, and check what comes out.
 
         Raises:
-            StartError: if the model fails or its logits are not one finite number per label.
+            StartError: if the model fails, its logits are not one finite number per label, or the golden image gets
+                other logits than the publisher of the model wrote down.
         """
         classes = len(self.model.manifest.labels)
         widths = (True, False) if self._wide is not self._narrow else (True,)
@@ -123,6 +141,21 @@ class Engine:
                 raise StartError(
                     f"the model answers a blank image with {logits.shape} instead of finite {count, classes}"
                 )
+        self.golden_logits = self._golden()
+        if problem := golden_problem(self.golden_logits, self.model.manifest, rounded=self._rounds()):
+            raise StartError(f"the model does not answer as it did when it was exported: {problem}")
+
+    def _golden(self) -> NDArray[np.float32]:
+        patches, grid = self._blank(1)
+        patches[0] = golden_patches(self.model.manifest.preprocessing)
+        try:
+            logits: NDArray[np.float32] = self.run(patches, grid)[0]
+        except EngineError as error:
+            raise StartError(f"the model fails on the golden image: {error}") from None
+        return logits
+
+    def _rounds(self) -> bool:
+        return self._settings.gpu_tf32 or (self._settings.provider == "tensorrt" and self._settings.tensorrt_fp16)
 
     def _is_quick(self) -> bool:
         """Whether an image takes one thread so little that several, which wait for each other, are not worth it."""
@@ -228,6 +261,13 @@ def _check_provider(session: Any, settings: EngineSettings) -> None:
             f"provider {settings.provider} could not be started, onnxruntime chose {active[0]}: check the driver and "
             "the CUDA and cuDNN libraries, or choose --provider cpu"
         )
+
+
+def _kind_of(text: str) -> type[EngineError]:
+    """What an error of ONNX Runtime, CUDA, cuBLAS or cuDNN means for the batches that come after it."""
+    if _OUT_OF_MEMORY.search(text):
+        return OutOfMemoryError
+    return DeviceLostError if _DEVICE_LOST.search(text) else EngineError
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,8 @@
 
     StartError                  ends the start with one line for the operator
     EngineError                 the engine failed on a batch; the scheduler looks for the culprit
+    ├── OutOfMemoryError        the batch did not fit; it is split, and later ones are smaller
+    └── DeviceLostError         the device or the model fails for good; the process has to end
     NoPatchMemoryError          the memory shared with the engine is full; the pipeline refuses the image
     RequestError                status, stable code, one public sentence
     ├── BadRequest              400 bad_request
@@ -21,7 +23,8 @@
     ├── Internal                500 internal
     ├── Unavailable             503, with Retry-After
     │   ├── NotReady            not_ready
-    │   └── Draining            draining
+    │   ├── Draining            draining
+    │   └── DeviceLost          device_lost
     └── DeadlineExceeded        504 deadline_exceeded
 
 The lower floors raise them; only `service.problems` turns a `RequestError` into a reply. The sentence of a code is
@@ -42,6 +45,14 @@ class StartError(Exception):
 
 class EngineError(Exception):
     """The engine failed on a batch; the message is for the log."""
+
+
+class OutOfMemoryError(EngineError):
+    """A batch needs more memory than there is."""
+
+
+class DeviceLostError(EngineError):
+    """The device is in a state that only a new process gets out of, or the model has begun to answer wrongly."""
 
 
 class NoPatchMemoryError(Exception):
@@ -218,6 +229,13 @@ class Draining(Unavailable):
 
     code = "draining"
     sentence = "The service is shutting down; send the request again, to another replica."
+
+
+class DeviceLost(Unavailable):
+    """The device failed, or the model answers wrongly; this process ends."""
+
+    code = "device_lost"
+    sentence = "The device of this service has failed and it restarts; send the request again, to another replica."
 
 
 class DeadlineExceeded(RequestError):

@@ -3,6 +3,8 @@
 import enum
 from collections.abc import Callable
 
+from service.errors import DeviceLost, Draining, NotReady, Unavailable
+
 
 class Phase(enum.IntEnum):
     """Phases in order; they only go forward."""
@@ -23,6 +25,8 @@ class Lifecycle:
     def __init__(self, engine_up: Callable[[], bool] = lambda: True) -> None:
         self._engine_up = engine_up
         self._phase = Phase.STARTING
+        self.loop_turns: Callable[[], bool] = lambda: True  # whether the event loop is in time
+        self.failed = False
 
     @property
     def phase(self) -> Phase:
@@ -32,3 +36,25 @@ class Lifecycle:
     def advance(self, phase: Phase) -> None:
         """Go on to a later phase; going back is ignored."""
         self._phase = max(self._phase, phase)
+
+    def fail(self) -> None:
+        """Nothing can be answered any more: the server ends, with a status that says so."""
+        self.failed = True
+
+    @property
+    def refusal(self) -> Unavailable | None:
+        """Why no request is taken now; None: they are."""
+        if self.failed:
+            return DeviceLost()
+        if self.phase == Phase.STARTING:
+            return NotReady()
+        return Draining() if self.phase == Phase.CLOSING else None
+
+    @property
+    def unready(self) -> Unavailable | None:
+        """Why a load balancer should look elsewhere; None: it should not."""
+        if refusal := self.refusal:
+            return refusal
+        if self.phase == Phase.DRAINING:
+            return Draining()
+        return None if self.loop_turns() else NotReady()

@@ -38,6 +38,8 @@ class Metrics:
         self.padding_ratio = self._histogram("batch_padding_ratio", "Padding / padded patches of a batch", _RATIO)
         self.batches = self._counter("batches", "Engine runs by outcome", "outcome")
         self.fates = self._counter("scheduled_images", "Images that left the scheduler, by fate", "fate")
+        self.degraded = self._counter("degraded_images", "Images with fewer patches than asked for, because of load")
+        self.loop_stalls = self._counter("event_loop_stalls", "Times that an event loop did not turn for two seconds")
         # What is going on now; all return to 0 at rest.
         self.inflight = self._gauge("inflight_requests", "Requests without a complete reply")
         self.decode_inflight = self._gauge("decode_inflight", "Images in a decode thread")

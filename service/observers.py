@@ -1,19 +1,32 @@
 """What happens inside becomes metrics, rates for admission, and log lines."""
 
+from collections.abc import Callable
+
 from structlog.typing import FilteringBoundLogger
 
 from service.admission import Rate
+from service.errors import DeviceLostError
 from service.metrics import Metrics
 from service.scheduler import BatchReport, Fate, SchedulerObserver
 
 
 class EngineObserver(SchedulerObserver):
-    """Told by the scheduler; `rate` learns patches a second."""
+    """Told by the scheduler and the canary.
 
-    def __init__(self, metrics: Metrics, rate: Rate, log: FilteringBoundLogger) -> None:
+    Args:
+        metrics: where runs are counted.
+        rate: learns patches a second.
+        log: where failures are described.
+        lost: called when the device, or the model, fails for good.
+    """
+
+    def __init__(
+        self, metrics: Metrics, rate: Rate, log: FilteringBoundLogger, lost: Callable[[DeviceLostError], None]
+    ) -> None:
         self._metrics = metrics
         self._rate = rate
         self._log = log
+        self._lost = lost
 
     def batch_ran(self, report: BatchReport) -> None:
         """Count it; a run that failed says nothing about speed."""
@@ -28,6 +41,15 @@ class EngineObserver(SchedulerObserver):
     def engine_failed(self, error: Exception, images: int) -> None:
         """Log it."""
         self._log.error("engine_failed", images=images, exc_info=error)
+
+    def device_lost(self, error: DeviceLostError) -> None:
+        """Log it, and let whoever can end the process know."""
+        self._log.error("device_lost", reason=str(error))
+        self._lost(error)
+
+    def batches_limited(self, max_batch_patches: int) -> None:
+        """Log it."""
+        self._log.warning("batches_limited", max_batch_patches=max_batch_patches)
 
 
 class DecodeObserver:

@@ -27,11 +27,15 @@ from service.settings import ImageSettings
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a caller asks for: `k` labels an image, at most `max_patches` patches, by `deadline_s` on the clock."""
+    """What a caller asks for: `k` labels an image, at most `max_patches` patches, by `deadline_s` on the clock.
+
+    `degradable` allows fewer patches under load.
+    """
 
     k: int
     max_patches: int
     deadline_s: float
+    degradable: bool = True
 
 
 @dataclass(slots=True)
@@ -41,6 +45,7 @@ class Job:
     Attributes:
         data: the file; emptied once decoded.
         grid: (rows, columns), known from the header.
+        degraded: it would have had more patches under less load.
         decoding: in a decode thread; leaves `sequence`, `decode_s` and `preprocess_s`.
         inferring: in the queue or in the engine.
         decode_s: in the decode thread, from the file to RGB.
@@ -51,6 +56,7 @@ class Job:
     error: RequestError | None = None
     header: ImageHeader | None = None
     grid: tuple[int, int] = (0, 0)
+    degraded: bool = False
     decoding: Future[None] | None = None
     sequence: PatchSequence | None = None
     decode_s: float = 0.0
@@ -114,6 +120,7 @@ class Pipeline:
         pool: the decode threads.
         clock: monotonic, seconds.
         observer: told about decoding.
+        budget: the most patches of an image under the load of now; None: as many as are asked for.
         exact_decode: decode JPEGs at full size, and resize with Pillow.
     """
 
@@ -127,6 +134,7 @@ class Pipeline:
         pool: ThreadPoolExecutor,
         clock: Callable[[], float],
         observer: PipelineObserver,
+        budget: Callable[[], int | None],
         *,
         exact_decode: bool,
     ) -> None:
@@ -138,6 +146,7 @@ class Pipeline:
         self._pool = pool
         self._clock = clock
         self._observer = observer
+        self._budget = budget
         self._exact_decode = exact_decode
 
     async def classify(self, uploads: Sequence[bytes], wanted: Wanted) -> list[Job]:
@@ -152,13 +161,16 @@ class Pipeline:
         return jobs
 
     def _read_headers(self, jobs: list[Job], wanted: Wanted) -> None:
+        spec, budget = self._manifest.preprocessing, self._budget() if wanted.degradable else None
         for job in jobs:
             try:
                 job.header = read_header(job.data, self._limits)
             except ImageError as error:
                 job.error = from_image_error(error, self._limits)
-            else:
-                job.grid = choose_grid(*job.header.upright_size, self._manifest.preprocessing, wanted.max_patches)
+                continue
+            job.grid = choose_grid(*job.header.upright_size, spec, wanted.max_patches)
+            if budget is not None and job.grid[0] * job.grid[1] > budget:
+                job.grid, job.degraded = choose_grid(*job.header.upright_size, spec, budget), True
 
     def _admit(self, jobs: list[Job], wanted: Wanted, held: ExitStack) -> None:
         for job in _alive(jobs):

@@ -121,6 +121,7 @@ def result_of(job: Job) -> Classified | Failed:
         width=sequence.width,
         height=sequence.height,
         format=sequence.format,
+        degraded=job.degraded,
     )
 
 

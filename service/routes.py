@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from service.engine import Model
-from service.errors import Draining, NotFound, NotReady
-from service.lifecycle import Lifecycle, Phase
+from service.errors import NotFound
+from service.lifecycle import Lifecycle
 from service.metrics import CONTENT_TYPE, Metrics
 from service.replies import ModelList, summary_of
 
@@ -39,11 +39,9 @@ def _add_probes(router: APIRouter, lifecycle: Lifecycle, metrics: Metrics) -> No
 
     @router.api_route("/readyz", methods=_PROBE_METHODS, include_in_schema=False)
     async def readyz() -> dict[str, str]:
-        """The model is loaded and the process is not about to stop."""
-        if lifecycle.phase == Phase.STARTING:
-            raise NotReady
-        if lifecycle.phase >= Phase.DRAINING:
-            raise Draining
+        """The model is loaded and answers well, the event loop is in time, and the process is not about to stop."""
+        if unready := lifecycle.unready:
+            raise unready
         return {"status": "ok"}
 
     @router.api_route("/metrics", methods=_PROBE_METHODS, include_in_schema=False)

@@ -13,10 +13,21 @@ from typing import Literal, Protocol
 
 from model.preprocess import PatchSequence
 from service.batching import BatchLimits, Lanes, Plan, Turn, next_turn, plan_batch
-from service.errors import DeadlineExceeded, Draining, Internal, RequestError
+from service.errors import (
+    DeadlineExceeded,
+    DeviceLost,
+    DeviceLostError,
+    Draining,
+    Internal,
+    OutOfMemoryError,
+    Overloaded,
+    RequestError,
+)
 from service.predictions import Ranking
 from service.runner import Run
 
+_MEMORY_RETRY_S = 1
+_GROW_AFTER_S = 60.0
 Fate = Literal["answered", "expired", "cancelled", "failed", "wasted"]
 
 
@@ -68,6 +79,12 @@ class SchedulerObserver:
     def engine_failed(self, error: Exception, images: int) -> None:
         """A run of `images` raised."""
 
+    def device_lost(self, error: DeviceLostError) -> None:
+        """No run will ever succeed again; called before any image is told."""
+
+    def batches_limited(self, max_batch_patches: int) -> None:
+        """Batches have at most so many patches from now on: less after one that did not fit, later more again."""
+
 
 class RunBatch(Protocol):
     """What runs batches: `service.runner.BatchRunner.run`."""
@@ -117,6 +134,8 @@ class Scheduler:
     ) -> None:
         self._run = run
         self._limits = limits
+        self._most_patches = limits.max_patches
+        self._grow_at_s = 0.0
         self._clock = clock
         self._observer = observer
         self._lanes = lanes or Lanes()
@@ -124,7 +143,7 @@ class Scheduler:
         self._waiting_patches = 0
         self._in_flight: dict[asyncio.Task[None], bool] = {}  # whether it runs alone
         self._pump_due = False
-        self._closed = False
+        self._closed: RequestError | None = None  # what is said to those who come too late
 
     def submit(self, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
         """Queue one image. Cancel the future when nobody waits any more.
@@ -132,11 +151,11 @@ class Scheduler:
         Images that are submitted in the same turn of the loop can share a batch even when the engine is idle.
 
         Returns:
-            A future of the answer; it raises DeadlineExceeded, Internal or Draining.
+            A future of the answer; it raises DeadlineExceeded, Internal, Overloaded, DeviceLost or Draining.
         """
         ticket = _Ticket(sequence, self._clock(), deadline_s, asyncio.get_running_loop().create_future())
-        if self._closed:
-            self._fail(ticket, Draining(), "failed")
+        if self._closed is not None:
+            self._fail(ticket, self._closed, "failed")
             return ticket.future
         self._waiting[ticket] = None
         self._waiting_patches += ticket.length
@@ -145,12 +164,16 @@ class Scheduler:
 
     async def close(self) -> None:
         """Fail what still waits and let the running batches end."""
-        self._closed = True
-        for ticket in self._waiting:
-            self._fail(ticket, Draining(), "failed")
-        self._waiting.clear()
+        self._close_with(Draining())
         if self._in_flight:
             await asyncio.wait(self._in_flight)
+
+    def _close_with(self, error: RequestError) -> None:
+        self._closed = error
+        for ticket in self._waiting:
+            self._fail(ticket, error, "failed")
+        self._waiting.clear()
+        self._waiting_patches = 0
 
     def _pump_soon(self) -> None:
         if not self._pump_due:
@@ -205,22 +228,31 @@ class Scheduler:
         self._waiting_patches -= ticket.length
 
     async def _run_to_the_end(self, batch: list[_Ticket], *, alone: bool) -> None:
-        """Run a batch; halve it where the engine fails, until each culprit is alone or the runs are used up."""
+        """Run a batch; halve it where the engine fails, until each culprit is alone or the runs are used up.
+
+        A batch that is too large for the memory is halved in the same way, and what does not fit alone is refused.
+        """
         # Two culprits cost at most four runs a level.
         runs_left = 1 + 4 * math.ceil(math.log2(len(batch))) if len(batch) > 1 else 1
         parts = [batch]
+        error: RequestError | None = None
         while parts:
             part = parts.pop(0)
-            if runs_left == 0 or not await self._run_once(part, alone=alone):
-                if runs_left <= 1 or len(part) == 1:
+            if runs_left:
+                error = await self._run_once(part, alone=alone)
+            if error is not None:
+                if runs_left <= 1 or len(part) == 1 or isinstance(error, DeviceLost):
                     for ticket in part:
-                        self._fail(ticket, Internal(), "failed")
+                        self._fail(ticket, error, "failed")
                 else:
                     middle = len(part) // 2
                     parts += [part[:middle], part[middle:]]
             runs_left = max(0, runs_left - 1)
 
-    async def _run_once(self, part: list[_Ticket], *, alone: bool) -> bool:
+    async def _run_once(self, part: list[_Ticket], *, alone: bool) -> RequestError | None:
+        """Answer the images of one run; or what to tell them if it failed and is not tried again."""
+        if isinstance(self._closed, DeviceLost):
+            return self._closed
         started = self._clock()
         lengths = [ticket.length for ticket in part]
         sizes = (len(part), sum(lengths), len(part) * max(lengths))
@@ -229,7 +261,7 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 - whatever a run raises, its images must get an outcome
             self._observer.batch_ran(BatchReport(*sizes, seconds=self._clock() - started, failed=True))
             self._observer.engine_failed(error, len(part))
-            return False
+            return self._learn_from(error, sizes[2])
         images, patches, padded_patches = sizes
         padded_patches = run.padded_patches or padded_patches  # buckets pad further than the longest image
         self._observer.batch_ran(BatchReport(images, patches, padded_patches, run.share_s))
@@ -238,7 +270,28 @@ class Scheduler:
                 self._fail(ticket, Internal(), "failed")
             else:
                 self._answer(ticket, ranking, run, len(part))
-        return True
+        self._grow_again()
+        return None
+
+    def _learn_from(self, error: Exception, padded_patches: int) -> RequestError:
+        if isinstance(error, DeviceLostError):
+            self._observer.device_lost(error)
+            self._close_with(DeviceLost())
+            return DeviceLost()
+        if not isinstance(error, OutOfMemoryError):
+            return Internal()
+        self._limit_batches(min(self._limits.max_patches, max(1, padded_patches // 2)))
+        return Overloaded(_MEMORY_RETRY_S, status=503)
+
+    def _grow_again(self) -> None:
+        """After a while: who took the memory may have given it back."""
+        if self._limits.max_patches < self._most_patches and self._clock() >= self._grow_at_s:
+            self._limit_batches(min(self._most_patches, 2 * self._limits.max_patches))
+
+    def _limit_batches(self, max_patches: int) -> None:
+        self._limits = replace(self._limits, max_patches=max_patches)
+        self._grow_at_s = self._clock() + _GROW_AFTER_S
+        self._observer.batches_limited(max_patches)
 
     def _answer(self, ticket: _Ticket, ranking: Ranking, run: Run, batch_images: int) -> None:
         if ticket.deadline_s <= self._clock():

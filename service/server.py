@@ -52,10 +52,10 @@ def serve(settings: Settings) -> None:
         lambda: announce(listener),
     )
     server.run(sockets=[listener])
-    log.info("stopped")
+    log.info("stopped", failed=lifecycle.failed)
     stream.close(timeout_s=1.0)
     # A decoder or an engine that hangs in its thread must not hold the exit.
-    leave(0)
+    leave(1 if lifecycle.failed else 0)
 
 
 def server_config(app: FastAPI, settings: Settings, metrics: Metrics) -> uvicorn.Config:
@@ -132,6 +132,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; true ends serving."""
+        if self._lifecycle.failed:
+            self._drain()
         due = self._closing_at_s is not None and time.monotonic() >= self._closing_at_s
         return await super().on_tick(counter) or due
 

@@ -65,7 +65,13 @@ class EngineSettings(_Group):
         default=False, description="engine threads spin while idle: starves decoding on the same cores"
     )
     engine_timeout_s: float = Field(
-        default=60.0, gt=0, description="an engine process that runs one batch for longer is replaced, seconds"
+        default=60.0,
+        gt=0,
+        description="an engine that runs one batch for longer has failed: its process is replaced, "
+        "or ends with status 1 when it is the only one, seconds",
+    )
+    canary_interval_s: float = Field(
+        default=30.0, ge=0, description="time between two checks that the model still answers well, seconds; 0: none"
     )
     gpu_memory_bytes: int = Field(default=0, ge=0, description="upper bound of the CUDA arena, bytes; 0: none")
     gpu_tf32: bool = Field(
@@ -129,6 +135,18 @@ class AdmissionSettings(_Group):
     max_upload_memory_bytes: int = Field(default=268_435_456, ge=1, description="bytes of all uploads held at a time")
     default_timeout_ms: int = Field(default=2000, ge=1, description="deadline from upload to answer, milliseconds")
     max_timeout_ms: int = Field(default=30_000, ge=1, description="longest deadline a caller may ask for, milliseconds")
+    brown_out: bool = Field(
+        default=True, description="under load give images fewer patches, if the model's accuracy with fewer is known"
+    )
+    brown_out_wait_ms: int = Field(
+        default=500,
+        ge=1,
+        description="wait for the engine that is aimed at: over half of it for a second images get fewer patches, "
+        "under a fifth for ten seconds more again, milliseconds",
+    )
+    brown_out_max_loss: float = Field(
+        default=0.05, ge=0, le=1, description="accuracy that fewer patches may cost, as a share of all images"
+    )
     overload_status: Annotated[Literal[429, 503], BeforeValidator(_whole)] = Field(
         default=429, description="status of a refusal; proxies may count 503 as a fault of this replica"
     )

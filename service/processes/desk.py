@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol, cast
 
 from model.preprocess import PatchSequence
-from service.errors import DeadlineExceeded, Draining
+from service.errors import DeadlineExceeded, Draining, Overloaded
 from service.processes.channel import Channel
 from service.processes.messages import Answer, Cancellation, Kind, Lives, Outcome, Record, Submission
 from service.processes.slab import PatchSlab
@@ -113,4 +113,6 @@ def _outcome_of(future: asyncio.Future[Inference]) -> Outcome:
         return Outcome.ANSWERED
     if isinstance(error, DeadlineExceeded):
         return Outcome.EXPIRED
+    if isinstance(error, Overloaded):
+        return Outcome.OVERLOADED
     return Outcome.DRAINING if isinstance(error, Draining) else Outcome.FAILED

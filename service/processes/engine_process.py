@@ -6,11 +6,10 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +19,20 @@ from service.admission import Rate
 from service.app import batch_limits
 from service.batching import BatchLimits, Lanes
 from service.buffers import BatchMemory
+from service.canary import Canary
 from service.engine import Model
-from service.errors import StartError
+from service.errors import DeviceLostError, StartError
 from service.logs import BackgroundStream, open_log, quiet_libraries
 from service.metrics import Metrics
 from service.observers import EngineObserver
 from service.processes.board import Board, Column
 from service.processes.desk import Desk
 from service.processes.shared import ENGINE_ROW, Shared
-from service.runner import ArrayEngine, BatchRunner
+from service.runner import BatchRunner
 from service.scheduler import BatchReport, Scheduler
 from service.server import leave, run_loop
 from service.settings import Settings
+from service.watched import WatchedEngine
 
 
 class WarmEngine(Protocol):
@@ -39,6 +40,7 @@ class WarmEngine(Protocol):
 
     model: Model
     lanes: Lanes
+    golden_logits: NDArray[np.float32]
 
     def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         """Logits, float32 [B, C]; on all cores if it is `alone`."""
@@ -77,7 +79,9 @@ def run_engine_process(
     try:
         engine = open_engine(settings)
         _cut_slabs(settings, shared, engine.model)
-        watched = WatchedEngine(engine, shared.board, time.monotonic)
+        watched = WatchedEngine(
+            engine, time.monotonic, lambda started_s: shared.board.write(ENGINE_ROW, Column.RUN_STARTED_S, started_s)
+        )
         limits = batch_limits(settings, engine.model, engine.lanes)
         runner = BatchRunner(watched, time.monotonic, engine.open_memory(limits), engine.lanes.number)
         runner.warm_up()
@@ -85,17 +89,26 @@ def run_engine_process(
     except StartError as error:
         report.send(str(error))
         leave(1)
-    observer = _BoardObserver(Metrics(), Rate(), log, shared.board)
+    # No image is told: their HTTP processes hand them to the successor of this process.
+    observer = _BoardObserver(Metrics(), Rate(), log, lambda _: _leave_sick(stream), shared.board)
     scheduler = Scheduler(runner.run, limits, time.monotonic, observer, engine.lanes)
     desks = [
         Desk(seat.engine_end, seat.slab, scheduler, life, lambda: log.error("bad_submission")) for seat in shared.seats
     ]
-    run_loop(_serve(settings, shared.alive, desks, http_lives, scheduler, lambda: report.send(engine.model)))
+    canary = Canary(
+        scheduler, engine.model.manifest.preprocessing, engine.golden_logits, observer.device_lost, time.monotonic
+    )
+    run_loop(_serve(settings, shared.alive, desks, http_lives, scheduler, canary, lambda: report.send(engine.model)))
     runner.close()
     stream.close(timeout_s=1.0)
     # The parent does it too, unless it was killed.
     shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
     leave(0)
+
+
+def _leave_sick(stream: BackgroundStream) -> NoReturn:
+    stream.close(timeout_s=1.0)
+    leave(1)
 
 
 def _cut_slabs(settings: Settings, shared: Shared, model: Model) -> None:
@@ -114,15 +127,19 @@ async def _serve(
     desks: Sequence[Desk],
     http_lives: Sequence[int],
     scheduler: Scheduler,
+    canary: Canary,
     ready: Callable[[], None],
 ) -> None:
     for desk, http_life in zip(desks, http_lives, strict=True):
         desk.open(http_life)
     ready()
+    watching = asyncio.create_task(canary.watch(settings.canary_interval_s)) if settings.canary_interval_s else None
     await _end_of(alive)
     await _all_left(desks, settings.drain_delay_s + settings.shutdown_grace_s)
     for desk in desks:
         desk.close()
+    if watching is not None:
+        watching.cancel()
     await scheduler.close()
 
 
@@ -141,49 +158,18 @@ async def _all_left(desks: Sequence[Desk], timeout_s: float) -> None:
                 await desk.left.wait()
 
 
-class WatchedEngine:
-    """An engine whose oldest run shows on the board once it may be `seen`, so that the parent can tell if it hangs.
-
-    A warm-up may build kernels for minutes. Thread-safe.
-
-    Args:
-        engine: runs batches, perhaps several at a time.
-        board: is told when the oldest of them began.
-        clock: that of the parent, seconds.
-    """
-
-    def __init__(self, engine: ArrayEngine, board: Board, clock: Callable[[], float]) -> None:
-        self._engine = engine
-        self._board = board
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._started_s: dict[object, float] = {}
-        self.seen = False
-
-    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
-        """As the engine's own."""
-        if not self.seen:
-            return self._engine.run(patches, grid, alone=alone)
-        run = object()
-        with self._lock:
-            self._started_s[run] = self._clock()
-            self._show_oldest()
-        try:
-            return self._engine.run(patches, grid, alone=alone)
-        finally:
-            with self._lock:
-                del self._started_s[run]
-                self._show_oldest()
-
-    def _show_oldest(self) -> None:
-        self._board.write(ENGINE_ROW, Column.RUN_STARTED_S, min(self._started_s.values(), default=0.0))
-
-
 class _BoardObserver(EngineObserver):
     """Shows the learnt speed to the HTTP processes."""
 
-    def __init__(self, metrics: Metrics, rate: Rate, log: FilteringBoundLogger, board: Board) -> None:
-        super().__init__(metrics, rate, log)
+    def __init__(
+        self,
+        metrics: Metrics,
+        rate: Rate,
+        log: FilteringBoundLogger,
+        lost: Callable[[DeviceLostError], None],
+        board: Board,
+    ) -> None:
+        super().__init__(metrics, rate, log, lost)
         self._speed = rate
         self._board = board
 

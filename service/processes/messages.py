@@ -32,6 +32,7 @@ class Outcome(enum.IntEnum):
     FAILED = 3
     DRAINING = 4
     CANCELLED = 5
+    OVERLOADED = 6
 
 
 class Lives(NamedTuple):

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from typing import cast
 
 from model.preprocess import PatchSequence
-from service.errors import DeadlineExceeded, Draining, Internal, NotReady, RequestError
+from service.errors import DeadlineExceeded, Draining, Internal, NotReady, Overloaded, RequestError
 from service.processes.channel import Channel
 from service.processes.messages import Answer, Cancellation, Kind, Lives, Outcome, Record, Submission
 from service.processes.slab import PatchSlab
 from service.scheduler import Inference
 
 _MOST_TRIES = 2  # an image that was with two engine processes when they died may be why
-_ERRORS: dict[int, type[RequestError]] = {
+_ERRORS: dict[int, Callable[[], RequestError]] = {
     Outcome.EXPIRED: DeadlineExceeded,
     Outcome.FAILED: Internal,
     Outcome.DRAINING: Draining,
+    Outcome.OVERLOADED: lambda: Overloaded(retry_after_s=1, status=503),
 }
 
 

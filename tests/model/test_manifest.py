@@ -14,6 +14,7 @@ MANIFEST = Manifest(
     labels=("tench", "goldfish"),
     preprocessing=Preprocessing(patch_size=16, native_grid=(14, 14), max_patches=784, resize_to=256),
     provenance=Provenance(source="random", libraries={"torch": "2.14.1"}),
+    golden=((1, 4.5), (0, -1.25)),
     accuracy=Accuracy("imagenet-1k validation", ((98, 0.75), (196, 0.81))),
 )
 
@@ -24,6 +25,12 @@ def changed(**fields: Any) -> str:
 
 def test_round_trip() -> None:
     assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+
+
+def test_a_document_from_before_there_were_golden_logits_is_read() -> None:
+    document = json.loads(MANIFEST.to_json())
+    del document["golden"]
+    assert Manifest.from_json(json.dumps(document)) == replace(MANIFEST, golden=())
 
 
 def test_document_is_flat_and_versioned() -> None:
@@ -42,6 +49,9 @@ def test_patch_dim_and_native_patches() -> None:
     ("field", "value"),
     [
         ("name", "../etc/passwd"),
+        ("golden", [[0]]),
+        ("golden", [[0, "1"]]),
+        ("golden", [[-1, 1.0]]),
         ("name", "Upper"),
         ("name", "a" * 65),
         ("name", ""),
@@ -121,5 +131,10 @@ def test_resize_to_belongs_to_a_centre_crop(resize: Any, resize_to: int | None, 
         Preprocessing.from_dict(document)
 
 
+def test_golden_logits_are_of_classes_that_there_are() -> None:
+    with pytest.raises(ManifestError, match=r"classes \[2\], but there are 2 labels"):
+        Manifest.from_json(changed(golden=[[2, 1.0]]))
+
+
 def test_a_feature_extractor_has_no_labels() -> None:
-    assert Manifest.from_json(changed(labels=[])).labels == ()
+    assert Manifest.from_json(changed(labels=[], golden=[])).labels == ()

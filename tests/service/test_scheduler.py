@@ -9,13 +9,22 @@ from ranked import ranking_of
 
 from model.preprocess import PatchSequence
 from service.batching import BatchLimits, Lanes
-from service.errors import DeadlineExceeded, Draining, EngineError, Internal
+from service.errors import (
+    DeadlineExceeded,
+    DeviceLost,
+    DeviceLostError,
+    Draining,
+    EngineError,
+    Internal,
+    OutOfMemoryError,
+    Overloaded,
+)
 from service.runner import Run
 from service.scheduler import BatchReport, Fate, Inference, Scheduler, SchedulerObserver
 
 pytestmark = pytest.mark.anyio
 
-POISON, NOT_A_NUMBER = 200, 201
+POISON, NOT_A_NUMBER, LOST = 200, 201, 202
 
 
 def image(name: int, patches: int = 10) -> PatchSequence:
@@ -32,6 +41,7 @@ class FakeEngine:
         self.alone: list[bool] = []
         self.open: list[asyncio.Future[None]] = []
         self.immediate = False
+        self.memory_patches = 10_000
 
     def clock(self) -> float:
         return self.now_s
@@ -44,6 +54,10 @@ class FakeEngine:
             gate = asyncio.get_running_loop().create_future()
             self.open.append(gate)
             await gate
+        if LOST in names:
+            raise DeviceLostError("gone")
+        if sum(len(sequence.patches) for sequence in sequences) > self.memory_patches:
+            raise OutOfMemoryError("full")
         if POISON in names:
             raise EngineError("poisoned")
         rankings = [None if name == NOT_A_NUMBER else ranking_of(name) for name in names]
@@ -58,12 +72,21 @@ class Recorder(SchedulerObserver):
     def __init__(self) -> None:
         self.reports: list[BatchReport] = []
         self.fates: list[Fate] = []
+        self.limits: list[int] = []
+        self.lost = 0
 
     def batch_ran(self, report: BatchReport) -> None:
         self.reports.append(report)
 
     def image_left(self, fate: Fate) -> None:
         self.fates.append(fate)
+
+    def batches_limited(self, max_batch_patches: int) -> None:
+        self.limits.append(max_batch_patches)
+
+    def device_lost(self, error: DeviceLostError) -> None:
+        self.lost += 1
+        assert not self.fates, "nobody has been told yet"
 
 
 async def settle() -> None:
@@ -372,3 +395,58 @@ def test_every_image_ends_exactly_once_and_with_its_own_answer(steps: list[tuple
                 assert answer.result().ranking.indices[0] == name != POISON
 
     asyncio.run(play())
+
+
+async def test_a_batch_that_does_not_fit_into_the_memory_is_halved_and_later_ones_are_smaller() -> None:
+    bench = Bench()
+    bench.engine.immediate, bench.engine.memory_patches = True, 20
+    answers = [bench.submit(name) for name in range(4)]
+    await settle()
+    assert [(await answer).ranking.indices[0] for answer in answers] == [0, 1, 2, 3]
+    assert bench.engine.batches == [[0, 1, 2, 3], [0, 1], [2, 3]]
+    assert bench.seen.limits == [20]
+    for name in range(4):
+        bench.submit(name)
+    await settle()
+    assert bench.engine.batches[3:] == [[0, 1], [2, 3]]
+
+
+async def test_batches_grow_again_after_a_while() -> None:
+    bench = Bench()
+    bench.engine.immediate, bench.engine.memory_patches = True, 10
+    for name in range(4):
+        bench.submit(name)
+    await settle()
+    assert bench.seen.limits[-1] == 10
+    bench.engine.memory_patches = 10_000
+    for _ in range(3):
+        bench.engine.now_s += 60
+        bench.submit(9, deadline_s=1000)
+        await settle()
+    assert bench.seen.limits[-2:] == [20, 40], "and not above what was chosen"
+
+
+async def test_an_image_that_does_not_fit_alone_is_refused_for_now() -> None:
+    bench = Bench()
+    bench.engine.immediate, bench.engine.memory_patches = True, 5
+    answer = bench.submit(1)
+    await settle()
+    with pytest.raises(Overloaded) as refusal:
+        await answer
+    assert (refusal.value.status, refusal.value.retry_after_s) == (503, 1)
+
+
+async def test_a_lost_device_is_reported_first_and_nothing_runs_on_it_any_more() -> None:
+    bench = Bench(max_patches=20, lanes=2)
+    answers = [bench.submit(name) for name in (1, 2, LOST, 4, 5, 6)]
+    await settle()
+    assert bench.engine.batches == [[1, 2], [LOST, 4]]
+    await bench.engine.finish(1)
+    late = bench.submit(7)
+    await bench.engine.finish()
+    assert bench.seen.lost == 1
+    assert [(await answer).ranking.indices[0] for answer in answers[:2]] == [1, 2], "that run had begun before"
+    for answer in [*answers[2:], late]:
+        with pytest.raises(DeviceLost):
+            await answer
+    assert len(bench.engine.batches) == 2

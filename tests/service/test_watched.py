@@ -7,9 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.errors import EngineError
-from service.processes.board import Board, Column
-from service.processes.engine_process import WatchedEngine
-from service.processes.shared import ENGINE_ROW
+from service.watched import WatchedEngine
 
 FAILING = 9
 
@@ -36,8 +34,8 @@ class Bench:
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.now_s = 100.0
         self.engine = GatedEngine()
-        self.board = Board(1)
-        self.watched = WatchedEngine(self.engine, self.board, lambda: self.now_s)
+        self.shown_s = 0.0
+        self.watched = WatchedEngine(self.engine, lambda: self.now_s, self._show)
         self._pool = pool
         self._runs: dict[int, Future[NDArray[np.float32]]] = {}
 
@@ -51,9 +49,8 @@ class Bench:
         self.engine.gates[name].set()
         return self._runs[name].result(5)[0].tolist()  # type: ignore[no-any-return]
 
-    @property
-    def shown_s(self) -> float:
-        return self.board.read(ENGINE_ROW, Column.RUN_STARTED_S)
+    def _show(self, started_s: float) -> None:
+        self.shown_s = started_s
 
 
 @pytest.fixture
@@ -62,7 +59,7 @@ def bench() -> Iterator[Bench]:
         yield Bench(pool)
 
 
-def test_the_board_shows_the_oldest_run_whichever_ends_first(bench: Bench) -> None:
+def test_the_oldest_run_shows_whichever_ends_first(bench: Bench) -> None:
     bench.watched.seen = True
     assert bench.shown_s == 0
     for name in (1, 2, 3):
@@ -74,13 +71,14 @@ def test_the_board_shows_the_oldest_run_whichever_ends_first(bench: Bench) -> No
     assert bench.shown_s == 103
     bench.begin(4)
     assert bench.shown_s == 103
+    assert bench.watched.running_s(110.0) == 7
     bench.end(3)
     assert bench.shown_s == 104
     bench.end(4)
     assert bench.shown_s == 0
 
 
-def test_a_run_that_fails_does_not_stay_on_the_board(bench: Bench) -> None:
+def test_a_run_that_fails_does_not_stay(bench: Bench) -> None:
     bench.watched.seen = True
     bench.begin(FAILING)
     bench.begin(1)
