@@ -185,7 +185,7 @@ def assemble_app(
     app.state.metrics = metrics
     install_handlers(app)
     app.include_router(classify_router(classifier))
-    app.include_router(information_router(backend.model, lifecycle, metrics))
+    app.include_router(information_router(backend.model, lifecycle, metrics, brown_out.steps))
     return app
 
 

@@ -1,5 +1,6 @@
 """The routes that inform: probes, metrics, models, pages."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from service.brownout import Step
 from service.engine import Model
 from service.errors import NotFound
 from service.lifecycle import Lifecycle
@@ -20,11 +22,11 @@ _PAGE_POLICY = (
 _PROBE_METHODS = ["GET", "HEAD"]
 
 
-def information_router(model: Model, lifecycle: Lifecycle, metrics: Metrics) -> APIRouter:
-    """All routes but /classify."""
+def information_router(model: Model, lifecycle: Lifecycle, metrics: Metrics, steps: Sequence[Step]) -> APIRouter:
+    """All routes but /classify; `steps` are those of the model's brown-out."""
     router = APIRouter()
     _add_probes(router, lifecycle, metrics)
-    _add_models(router, model)
+    _add_models(router, model, steps)
     _add_page(router, "/", "index.html")
     _add_page(router, "/docs", "docs.html")
     _add_schema(router)
@@ -50,7 +52,7 @@ def _add_probes(router: APIRouter, lifecycle: Lifecycle, metrics: Metrics) -> No
         return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
-def _add_models(router: APIRouter, model: Model) -> None:
+def _add_models(router: APIRouter, model: Model, steps: Sequence[Step]) -> None:
     @router.get("/models", response_model=ModelList)
     async def models() -> ModelList:
         """What is served."""
@@ -58,7 +60,7 @@ def _add_models(router: APIRouter, model: Model) -> None:
 
     @router.get("/models/{name}")
     async def one_model(name: str) -> dict[str, Any]:
-        """The manifest of a model, its digest and its state."""
+        """The manifest of a model, its digest, its state, and how many patches an image has as the load rises."""
         if name != model.manifest.name:
             raise NotFound
         return {
@@ -66,6 +68,7 @@ def _add_models(router: APIRouter, model: Model) -> None:
             "digest": model.digest,
             "provider": model.provider,
             "state": "ready",
+            "brown_out": [asdict(step) for step in steps],
         }
 
 

@@ -28,6 +28,7 @@ from service.runner import Run
 
 _MEMORY_RETRY_S = 1
 _GROW_AFTER_S = 60.0
+_END_S = 3.0
 Fate = Literal["answered", "expired", "cancelled", "failed", "wasted"]
 
 
@@ -163,10 +164,10 @@ class Scheduler:
         return ticket.future
 
     async def close(self) -> None:
-        """Fail what still waits and let the running batches end."""
+        """Fail what still waits and let the running batches end, for a moment: one that hangs never does."""
         self._close_with(Draining())
         if self._in_flight:
-            await asyncio.wait(self._in_flight)
+            await asyncio.wait(self._in_flight, timeout=_END_S)
 
     def _close_with(self, error: RequestError) -> None:
         self._closed = error

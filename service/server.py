@@ -23,6 +23,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.engine import Engine
 from service.errors import StartError
 from service.lifecycle import Lifecycle, Phase
 from service.logs import BackgroundStream, open_log, quiet_libraries
@@ -31,8 +32,12 @@ from service.protocol import bounded_protocol
 from service.settings import HttpSettings, Settings
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, engine: Engine | None = None) -> None:
     """Serve until told to stop, all in this process; does not return.
+
+    Args:
+        settings: everything that can be chosen.
+        engine: by default the model of the settings, loaded here.
 
     Raises:
         StartError: if the service cannot start.
@@ -41,7 +46,7 @@ def serve(settings: Settings) -> None:
     lifecycle = Lifecycle()
     stream = BackgroundStream(sys.stderr)
     log = open_log(settings, stream, is_terminal=sys.stderr.isatty())
-    app = create_app(settings, lifecycle=lifecycle, log=log)
+    app = create_app(settings, engine=engine, lifecycle=lifecycle, log=log)
     app.state.metrics.watch("log_lines_lost", "Log lines that could not be written", lambda: stream.lost)
     (listener,) = listen(settings)
     server = Server(

@@ -1,9 +1,11 @@
-"""`patchserve serve` with several processes and an engine that fails on command, for tests that need a bad moment.
+"""`patchserve serve` with an engine that fails on command, for tests that need a bad moment.
 
     python faulty_engine.py MODEL COMMANDS FLAG...
 
 `COMMANDS` is a file. Its text, when there is one, is carried out at the next run or start of the engine: `die` kills
-the process, `hang` stops it in the middle of a run; both empty the file first. `die always` does not.
+the process, `hang` stops it in the middle of a run, `lose` loses its device, `lie` makes this process answer wrongly
+from now on; all empty the file first. `die always` does not. By default there are two HTTP processes and one engine
+process; with `--http-workers=1` all is one process.
 """
 
 import os
@@ -13,7 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from service.engine import Engine
+from service.errors import DeviceLostError
 from service.processes.entry import serve_with_processes
+from service.server import serve
 from service.settings import Settings, read_settings
 
 
@@ -23,6 +30,7 @@ class FaultyEngine:
     def __init__(self, engine: Any, commands: Path) -> None:
         self._engine = engine
         self._commands = commands
+        self._lies = False
         self.model = engine.model
 
     def __getattr__(self, name: str) -> Any:
@@ -36,12 +44,18 @@ class FaultyEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if command == "hang":
             time.sleep(1000)
-        return self._engine.run(*inputs, **how)
+        if command == "lose":
+            raise DeviceLostError("CUDA failure 700: an illegal memory access was encountered")
+        self._lies |= command == "lie"
+        logits = self._engine.run(*inputs, **how)
+        return logits * np.arange(logits.shape[1], dtype=np.float32) if self._lies else logits
 
 
 def main() -> None:
     model, commands, *flags = sys.argv[1:]
     settings = read_settings([model, *flags])
+    if settings.http_workers == 1:
+        serve(settings, FaultyEngine(Engine(settings), Path(commands)))  # type: ignore[arg-type]
 
     def open_faulty(settings: Settings) -> Any:
         from service.app import open_engine

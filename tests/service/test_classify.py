@@ -13,9 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from photos import jpeg, photo
 from prometheus_client.parser import text_string_to_metric_families
-from tiny_artifact import MANIFEST
+from tiny_artifact import MANIFEST, write_artifact
 
 from model.headers import ImageLimits
+from model.manifest import Accuracy
 from model.preprocess import preprocess
 from service.engine import Engine
 from service.errors import EngineError
@@ -478,3 +479,33 @@ async def test_every_request_leaves_one_line_without_anything_of_the_client(
     ]
     assert "secret" not in json.dumps(lines)
     assert "name.jpg" not in json.dumps(lines)
+
+
+async def test_under_load_images_get_fewer_patches_and_callers_are_told(serving: Serving, tmp_path: Path) -> None:
+    curve = Accuracy("a set", ((50, 0.88), (100, 0.90)))
+    engine = HeldEngine(write_artifact(tmp_path / "measured.onnx", replace(MANIFEST, accuracy=curve)))
+    large = picture(size=(400, 400))
+    async with serving(engine, brown_out_wait_ms=1, default_timeout_ms=20_000) as client:
+        before = (await classify(client, large)).json()["results"][0]
+        assert (before["patches"], before["degraded"]) == (100, False)
+        engine.may_run.clear()
+        held = [asyncio.create_task(classify(client, large)) for _ in range(40)]
+        await until(lambda: _reads(client, "brown_out_level", 2))
+        engine.may_run.set()
+        await asyncio.gather(*held)
+        degraded = (await classify(client, large)).json()["results"][0]
+        assert (degraded["patches"], degraded["degraded"]) == (49, True)
+        refused = (await classify(client, large, query="?allow_degraded=false")).json()["results"][0]
+        assert refused == before
+        small = (await classify(client, picture(size=(28, 28)))).json()["results"][0]
+        assert (small["patches"], small["degraded"]) == (49, False)
+        levels = (await client.get("/models/tiny-colours")).json()["brown_out"]
+        assert [level["max_patches"] for level in levels] == [100, 75, 50]
+        assert levels[1]["top1"] == pytest.approx(0.89)
+        assert (await metrics(client))["degraded_images_total",] >= 1
+
+
+@pytest.mark.parametrize("value", ["", "1", "yes", "True", "none"])
+async def test_allow_degraded_is_true_or_false(serving: Serving, red: bytes, value: str) -> None:
+    async with serving() as client:
+        assert problem(await classify(client, red, query=f"?allow_degraded={value}")) == (422, "invalid_parameter")

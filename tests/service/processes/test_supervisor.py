@@ -201,6 +201,28 @@ def test_a_hung_engine_is_replaced(artifact: Path, commands: Path) -> None:
         assert not alive(hung)
 
 
+@pytest.mark.parametrize("command", ["lie", "lose"])
+def test_a_sick_engine_is_replaced(artifact: Path, commands: Path, command: str) -> None:
+    with faulty(artifact, commands, canary_interval_s=0.1) as service:
+        sick = engine_of(service)
+        commands.write_text(command)
+        until(lambda: not alive(sick))
+        until(lambda: metric(service, "process_restarts") == 1)
+        until(lambda: service.get("/readyz")[0] == 200)
+        assert b'"red"' in ask(service).split(b"score")[0]
+
+
+@pytest.mark.parametrize("command", ["lie", "lose", "hang"])
+def test_a_sick_engine_in_the_only_process_ends_it(artifact: Path, commands: Path, command: str) -> None:
+    flags = {"canary_interval_s": 0.1, "engine_timeout_s": 1, "drain_delay_s": 2, "shutdown_grace_s": 1}
+    with faulty(artifact, commands, http_workers=1, **flags) as service:
+        assert statuses(ask(service)) == [200]
+        commands.write_text(command)
+        until(lambda: service.get("/readyz")[0] == 503)
+        assert b'"device_lost"' in ask(service)
+        assert service.process.wait(10) == 1
+
+
 def test_load_goes_on_over_deaths(artifact: Path) -> None:
     with served(artifact, http_workers=2) as service:
         engine, *_ = children(service.process.pid)
