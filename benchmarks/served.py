@@ -56,7 +56,7 @@ class Served:
 def serve(model: Path | None, options: list[str]) -> Iterator[Served]:
     """`patchserve serve` in processes of its own, ready."""
     program = str(Path(sys.executable).with_name("patchserve"))
-    command = [program, "serve", *([str(model)] if model else []), "--port", "0", *options]
+    command = [program, "serve", *([str(model)] if model else []), "--port", "0", "--no-brown-out", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         for line in process.stdout or ():
             if found := _READY.search(line):
