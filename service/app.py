@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
+from service.access import Gate, guarded, open_gate
 from service.admission import Admission, Ledger, Rate, Speed
 from service.batching import BatchLimits, Lanes
 from service.brownout import BrownOut, steps_of
@@ -55,6 +56,7 @@ def create_app(
         StartError: if the model, the provider or the settings cannot serve.
     """
     log = log or open_log(settings, standard_error(), is_terminal=False)
+    gate = open_gate(settings, clock=clock)
     engine = open_engine(settings, engine)
     spec = engine.model.manifest.preprocessing
     metrics, rate, limits = Metrics(), Rate(), batch_limits(settings, engine.model, engine.lanes)
@@ -94,7 +96,7 @@ def create_app(
         if watched.running_s(now_s) > settings.engine_timeout_s and not lifecycle.failed:
             observer.device_lost(DeviceLostError(f"a batch has been in the engine for {settings.engine_timeout_s:g} s"))
 
-    return assemble_app(settings, backend, metrics, lifecycle, log, clock, [look_for_a_hung_run])
+    return assemble_app(settings, backend, metrics, lifecycle, log, clock, gate, [look_for_a_hung_run])
 
 
 def open_engine(settings: Settings, engine: Engine | None = None) -> Engine:
@@ -139,9 +141,13 @@ def assemble_app(
     lifecycle: Lifecycle,
     log: FilteringBoundLogger,
     clock: Callable[[], float],
+    gate: Gate | None,
     listeners: Sequence[Callable[[float], None]] = (),
 ) -> FastAPI:
-    """The HTTP side in front of a backend; `listeners` are told the time at every beat of the event loop."""
+    """The HTTP side in front of a backend, and behind a gate if there are API keys.
+
+    `listeners` are told the time at every beat of the event loop.
+    """
     warm_up_decoders(backend.model.manifest.preprocessing, settings)
     decode_threads = settings.decode_threads or usable_cores()
     admission = Admission(settings, decode_threads, backend.speed, backend.ledger)
@@ -181,7 +187,11 @@ def assemble_app(
         await backend.close()
         pool.shutdown(wait=False, cancel_futures=True)
 
-    app = _Service(lambda inner: Tracking(ShortWay(inner, classifier), metrics, log, lifecycle, clock), lifespan)
+    def wrap(inner: ASGIApp) -> ASGIApp:
+        app = guarded(ShortWay(inner, classifier), settings, gate, metrics, log)
+        return Tracking(app, metrics, log, lifecycle, clock)
+
+    app = _Service(wrap, lifespan)
     app.state.metrics = metrics
     install_handlers(app)
     app.include_router(classify_router(classifier))

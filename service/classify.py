@@ -90,11 +90,13 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}}
     for status, text in {
         400: "`bad_request`, `bad_multipart`",
+        401: "`unauthorized`: no valid API key, where the service has keys",
+        403: "`forbidden`: a key for something else",
         408: "`upload_timeout`",
         413: "`body_too_large`",
         415: "`unsupported_media_type`",
         422: "`invalid_image`, `image_too_large`, `invalid_parameter`",
-        429: "`overloaded`: try again after `Retry-After` seconds",
+        429: "`overloaded`, `rate_limited`: try again after `Retry-After` seconds",
         500: "`internal`",
         503: "`not_ready`, `draining`, `device_lost`: try again after `Retry-After` seconds",
         504: "`deadline_exceeded`",

@@ -1,4 +1,4 @@
-"""The command line: `patchserve serve` and `patchserve classify`."""
+"""The command line: `patchserve serve`, `patchserve classify` and `patchserve key`."""
 
 import json
 import sys
@@ -17,6 +17,9 @@ _app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+_keys = typer.Typer(help="API keys for a service.", no_args_is_help=True)
+_app.add_typer(_keys, name="key")
 
 
 def main() -> None:
@@ -91,3 +94,18 @@ def _classify(
             print(f"patchserve: {row.path}: {row.error}", file=sys.stderr)  # noqa: T201
     if any(row.error is not None for row in rows):
         raise typer.Exit(1)
+
+
+@_keys.command("new")
+def _new_key(
+    name: Annotated[str, typer.Argument(help="Who will hold it; shown in the log and the metrics.")],
+    role: Annotated[str, typer.Option(help="user, metrics or admin.")] = "user",
+    rate: Annotated[str | None, typer.Option(help="Requests it may send, such as 100/second; default: any.")] = None,
+) -> None:
+    """Make a key: its line for --api-keys-file on standard output, the key itself, this once, on standard error."""
+    from service.keys import digest_of, line_of, new_key, parse_key  # noqa: PLC0415
+
+    key = new_key()
+    made = parse_key(":".join([name, role, digest_of(key.encode()).hex(), *([rate] if rate else [])]), "this key")
+    print(line_of(made))  # noqa: T201
+    print(f"the key, shown only now: {key}", file=sys.stderr)  # noqa: T201

@@ -8,6 +8,8 @@
     RequestError                status, stable code, one public sentence
     ├── BadRequest              400 bad_request
     │   └── BadMultipart        400 bad_multipart
+    ├── Unauthorized            401 unauthorized, with WWW-Authenticate
+    ├── Forbidden               403 forbidden
     ├── NotFound                404 not_found
     ├── MethodNotAllowed        405 method_not_allowed
     ├── UploadTimeout           408 upload_timeout
@@ -18,6 +20,7 @@
     ├── ImageTooLarge           422 image_too_large
     ├── InvalidParameter        422 invalid_parameter
     ├── Overloaded              429 overloaded (or 503, by setting), with Retry-After
+    ├── RateLimited             429 rate_limited, with Retry-After
     ├── HeadersTooLarge         431 headers_too_large
     ├── ClientClosed            499 client_closed: in logs and metrics only, nobody is left to read it
     ├── Internal                500 internal
@@ -97,6 +100,22 @@ class BadMultipart(BadRequest):
         "The multipart body is malformed, cut off, or has the wrong parts: send 1 to {max_files} parts named 'file', "
         "at most {max_fields} small text fields, and the closing boundary."
     )
+
+
+class Unauthorized(RequestError):
+    """No API key, or none that is known."""
+
+    status = 401
+    code = "unauthorized"
+    sentence = "Send one valid API key, as Authorization: Bearer KEY or as X-API-Key: KEY."
+
+
+class Forbidden(RequestError):
+    """A key for something else, or a web page of a foreign origin."""
+
+    status = 403
+    code = "forbidden"
+    sentence = "This API key, or this web page, is not allowed to do that."
 
 
 class NotFound(RequestError):
@@ -188,6 +207,18 @@ class Overloaded(RequestError):
         super().__init__()
         self.retry_after_s = retry_after_s
         self.status = status
+
+
+class RateLimited(RequestError):
+    """More requests with one key than it may send."""
+
+    status = 429
+    code = "rate_limited"
+    sentence = "This API key has sent as many requests as it may; try again after the time in Retry-After."
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__()
+        self.retry_after_s = retry_after_s
 
 
 class HeadersTooLarge(RequestError):

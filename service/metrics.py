@@ -30,6 +30,8 @@ class Metrics:
         self._watched = CollectorRegistry()
         # Requests: how many, how they ended (`ok` or the code of a problem), how long each stage took.
         self.requests = self._counter("requests", "Requests by route and outcome", "route", "outcome")
+        # By API key: the names are the operator's own words, and as many as there are keys.
+        self.key_requests = self._counter("key_requests", "Requests by API key and verdict", "key", "verdict")
         self.images = self._counter("images", "Uploaded images by outcome", "outcome")
         self.stages = self._histogram("stage_seconds", "Seconds by stage of a request", _SECONDS, "stage")
         # Batches: what ran together, and how much of it was padding.
@@ -45,6 +47,7 @@ class Metrics:
         self.decode_inflight = self._gauge("decode_inflight", "Images in a decode thread")
         # `labels` checks and formats at every call: what it gave is kept. Labels are few, see above.
         self._request = cache(self.requests.labels)
+        self._key = cache(self.key_requests.labels)
         self._image = cache(self.images.labels)
         self._stage = cache(self.stages.labels)
         self._batch = cache(self.batches.labels)
@@ -53,6 +56,10 @@ class Metrics:
     def request_ended(self, route: str, outcome: str) -> None:
         """Count one request by how it ended: `ok` or the code of a problem."""
         self._request(route, outcome).inc()
+
+    def key_used(self, name: str, verdict: str) -> None:
+        """Count one request of a known key: `accepted` or the code of the refusal."""
+        self._key(name, verdict).inc()
 
     def image_answered(self, outcome: str) -> None:
         """Count one upload by how it ended."""

@@ -16,6 +16,7 @@ from service.errors import (
     MethodNotAllowed,
     NotFound,
     RequestError,
+    Unauthorized,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -47,6 +48,8 @@ def problem_response(error: RequestError, request_id: str) -> Response:
     """The reply for an error, with `Retry-After` where a retry helps."""
     document = ProblemReply(**describe(error).model_dump(), request_id=request_id)
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     return Response(document.model_dump_json(), error.status, headers, MEDIA_TYPE)
 
 

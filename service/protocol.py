@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 from service.errors import AddressTooLong, BadRequest, HeadersTooLarge, RequestError, UploadTimeout
 from service.metrics import Metrics
 from service.problems import problem_response
+from service.security_headers import SECURITY_HEADERS
 from service.settings import HttpSettings
 from service.tracking import new_request_id
 
@@ -178,7 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
         headers = [
             *response.raw_headers,
             (b"x-request-id", request_id.encode()),
-            (b"x-content-type-options", b"nosniff"),
+            *SECURITY_HEADERS,
             (b"connection", b"close"),
         ]
         lines = [f"HTTP/1.1 {error.status} {error.title}".encode(), *(name + b": " + value for name, value in headers)]

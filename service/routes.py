@@ -17,7 +17,8 @@ from service.replies import ModelList, summary_of
 
 # Scripts and styles are in the page itself; nothing is loaded from anywhere else.
 _PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _PROBE_METHODS = ["GET", "HEAD"]
 

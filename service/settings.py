@@ -174,6 +174,36 @@ def _split(value: Any) -> Any:
     return tuple(value.upper().replace(" ", "").split(",")) if isinstance(value, str) else value
 
 
+def _split_origins(value: Any) -> Any:
+    return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
+
+
+# As a browser writes them: in lower case, without a path. "*" is none of them.
+Origin = Annotated[str, Field(pattern=r"^https?://[a-z0-9.\[\]:-]+$")]
+
+
+class AccessSettings(_Group):
+    """Who may ask."""
+
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="file with one line NAME:ROLE:SHA256[:RATE] for each API key; patchserve key new NAME makes one. "
+        "Once there are keys, only probes, pages and /metrics are open without one",
+    )
+    api_keys: str = Field(default="", description="the same lines, separated by commas or spaces; for a few keys")
+    allow_anonymous: bool = Field(
+        default=False, description="the service itself needs no key, but admin routes do; a wrong key is still refused"
+    )
+    metrics_need_key: bool = Field(
+        default=False, description="/metrics needs a key of role metrics or admin; it shows the names of the keys"
+    )
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split_origins)] = Field(
+        default=(),
+        description="web pages that may ask, as origins such as https://shop.example, separated by commas; default: "
+        "none but the service's own",
+    )
+
+
 Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP"]
 
 
@@ -260,6 +290,7 @@ class Settings(
     HttpSettings,
     ImageSettings,
     UploadSettings,
+    AccessSettings,
     AdmissionSettings,
     BatchSettings,
     EngineSettings,

@@ -15,6 +15,7 @@ from service.errors import ClientClosed, Draining, Internal, RequestError
 from service.lifecycle import Lifecycle, Phase
 from service.metrics import Metrics
 from service.problems import problem_response
+from service.security_headers import SECURITY_HEADERS
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
@@ -109,7 +110,7 @@ class _Reply:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self._request_id
-            headers["X-Content-Type-Options"] = "nosniff"
+            headers.raw.extend(SECURITY_HEADERS)
             if self._lifecycle.phase >= Phase.DRAINING:
                 headers["Connection"] = "close"
         await self._send(message)

@@ -39,12 +39,14 @@ def run_http_process(
     stream = BackgroundStream(sys.stderr, lambda lost: board.write(seat.row, Column.LOG_LINES_LOST, lost))
     log = open_log(settings, stream, is_terminal=sys.stderr.isatty()).bind(process=f"http-{seat.row}")
     lifecycle = Lifecycle(shared.engine_up)
+    if shared.gate is not None:
+        shared.gate.count_as(seat.row - 1)
     metrics = Metrics()
     watch_board(metrics, shared)
     try:
         seat.slab.cut(model.manifest)
         backend = _connect(shared, seat, life, model)
-        app = assemble_app(settings, backend, metrics, lifecycle, log, time.monotonic)
+        app = assemble_app(settings, backend, metrics, lifecycle, log, time.monotonic, shared.gate)
     except StartError as error:
         report.send(str(error))
         leave(1)

@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+from service.access import Gate
 from service.processes.board import Board, Column
 from service.processes.slab import PatchSlab
 
@@ -41,12 +42,14 @@ class Shared:
         seats: one for each HTTP process.
         alive: comes to its end when the parent is gone; nothing is ever sent.
         parent: the other side of `alive`, open in the parent alone.
+        gate: None if there are no API keys.
     """
 
     board: Board
     seats: tuple[Seat, ...]
     alive: Connection
     parent: Connection
+    gate: Gate | None = None
 
     def engine_up(self) -> bool:
         """Whether an engine process is ready now."""
@@ -70,7 +73,11 @@ class Shared:
 
 
 def reserve(
-    board: Board, listeners: list[socket.socket], slab_bytes: int, ends: tuple[Connection, Connection]
+    board: Board,
+    listeners: list[socket.socket],
+    slab_bytes: int,
+    ends: tuple[Connection, Connection],
+    gate: Gate | None = None,
 ) -> Shared:
     """A seat for every listening socket.
 
@@ -79,6 +86,7 @@ def reserve(
         listeners: on one port.
         slab_bytes: patch memory of each.
         ends: `alive` and `parent`.
+        gate: opened for as many processes.
     """
     seats = []
     for row, listener in enumerate(listeners, 1):
@@ -86,4 +94,4 @@ def reserve(
         engine_end.setblocking(False)
         http_end.setblocking(False)
         seats.append(Seat(row, engine_end, http_end, PatchSlab(slab_bytes), listener))
-    return Shared(board, tuple(seats), *ends)
+    return Shared(board, tuple(seats), *ends, gate)

@@ -23,6 +23,7 @@ from typing import Any
 from prometheus_client.multiprocess import mark_process_dead
 from structlog.typing import FilteringBoundLogger
 
+from service.access import open_gate
 from service.engine import Model
 from service.errors import StartError
 from service.logs import open_log, standard_error
@@ -64,9 +65,11 @@ class Supervisor:
         self._settings = settings
         self._open_engine = open_engine
         self._log: FilteringBoundLogger = open_log(settings, standard_error(), is_terminal=False)
+        gate = open_gate(settings, http_processes)
         board = Board(http_processes)
         listeners = listen(settings, http_processes)
-        self._shared: Shared = reserve(board, listeners, settings.patch_memory_bytes, _FORK.Pipe(duplex=False))
+        ends = _FORK.Pipe(duplex=False)
+        self._shared: Shared = reserve(board, listeners, settings.patch_memory_bytes, ends, gate)
         self._engine = _Child(ENGINE_ROW, "engine")
         self._http = [_Child(seat.row, f"http-{seat.row}") for seat in self._shared.seats]
         self._model: Model | None = None

@@ -9,6 +9,8 @@ from service.problems import problem_response
 CONTRACT = {
     ("bad_request", 400),
     ("bad_multipart", 400),
+    ("unauthorized", 401),
+    ("forbidden", 403),
     ("not_found", 404),
     ("method_not_allowed", 405),
     ("upload_timeout", 408),
@@ -19,6 +21,7 @@ CONTRACT = {
     ("image_too_large", 422),
     ("invalid_parameter", 422),
     ("overloaded", 429),
+    ("rate_limited", 429),
     ("headers_too_large", 431),
     ("client_closed", 499),
     ("internal", 500),
@@ -44,7 +47,7 @@ def test_the_tree_is_drawn_in_the_docstring() -> None:
         assert kind.__name__ in (errors.__doc__ or "")
 
 
-@pytest.mark.parametrize("error", [errors.Draining(), errors.NotReady(), errors.Overloaded(7)])
+@pytest.mark.parametrize("error", [errors.Draining(), errors.NotReady(), errors.Overloaded(7), errors.RateLimited(7)])
 def test_what_may_be_retried_says_when(error: RequestError) -> None:
     assert problem_response(error, "id").headers["retry-after"] == str(error.retry_after_s)
 
