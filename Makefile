@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help serve test check format lock docker-test clean
+.PHONY: help serve test check format lock audit docker-test clean
 
 help:
 	@echo "make serve        set up everything and serve the bundled model on http://localhost:8000"
@@ -12,6 +12,7 @@ help:
 	@echo "make check        the same without the tests"
 	@echo "make format       format and mend what can be mended"
 	@echo "make docker-test  build the image and classify with the container"
+	@echo "make audit        ask PyPI for known vulnerabilities of the locked requirements"
 	@echo "make lock         resolve the locked requirements anew"
 
 $(BIN)/uv:
@@ -48,6 +49,11 @@ format: $(VENV)/test-ready
 lock: | $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --extra dev --output-file .ci/requirements.txt pyproject.toml
+
+# Strict: a package that the advisory service does not know fails the audit instead of passing it.
+audit: | $(BIN)/uv
+	for locked in .ci/requirements.txt docker/requirements-cpu.txt docker/requirements-gpu.txt; do \
+		$(BIN)/uvx pip-audit --strict --require-hashes --disable-pip --requirement $$locked || exit 1; done
 
 docker-test:
 	bash docker/test.sh
