@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from service import cli
+from service.keys import Role, find_key, read_keys
+from service.settings import AccessSettings
 
 from .conftest import picture
 
@@ -72,3 +74,25 @@ def test_the_version_is_that_of_the_package(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(capsys, monkeypatch, "--version") == (0, f"patchserve {version('patchserve')}\n", "")
+
+
+def test_a_new_key_is_shown_apart_from_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, out, err = run(capsys, monkeypatch, "key", "new", "shop", "--role", "admin", "--rate", "100/second")
+    assert status == 0
+    [key] = re.findall(r"patchserve_\S+", err)
+    assert key not in out
+    (tmp_path / "keys").write_text(out)
+    [read] = read_keys(AccessSettings(api_keys_file=tmp_path / "keys"))
+    assert (read.name, read.role, read.rate) == ("shop", Role.ADMIN, "100/second")
+    assert find_key([read], key.encode()) == read
+
+
+@pytest.mark.parametrize("arguments", [["a b"], ["shop", "--role", "root"], ["shop", "--rate", "often"]])
+def test_a_key_that_no_file_could_hold_is_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, out, err = run(capsys, monkeypatch, "key", "new", *arguments)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("patchserve: this key: a ")

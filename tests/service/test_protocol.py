@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from served_process import ServedProcess, served, statuses
 
+from service.security_headers import SECURITY_HEADERS
+
 from .conftest import picture
 
 RED = picture()
@@ -83,6 +85,25 @@ def assert_problem(received: bytes, status: int, code: str) -> None:
 )
 def test_what_is_not_http_is_400_and_closed(service: ServedProcess, request_bytes: bytes) -> None:
     assert_problem(service.say(request_bytes), 400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"no http at all\r\n\r\n",
+        GET + b"X-A: b\r\n" * 1000 + b"\r\n",
+        b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GE",
+        GET + b"Connection: close\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        POST + b"Content-Length: 99999999999\r\nConnection: close\r\n\r\n",
+    ],
+)
+def test_every_reply_has_the_security_headers_once(service: ServedProcess, request_bytes: bytes) -> None:
+    received = service.say(request_bytes)
+    assert len(statuses(received)) == 1
+    for name, value in SECURITY_HEADERS:
+        assert received.count(b"\r\n" + name + b": " + value + b"\r\n") == 1, received
 
 
 def test_a_bad_chunk_ends_its_request(service: ServedProcess) -> None:

@@ -62,6 +62,24 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         read_settings([])
 
 
+def test_origins_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings([]).cors_origins == ()
+    assert read_settings(["--cors-origins", "https://a.example, http://[::1]:3000"]).cors_origins == (
+        "https://a.example",
+        "http://[::1]:3000",
+    )
+    monkeypatch.setenv("PATCHSERVE_CORS_ORIGINS", "")
+    assert read_settings([]).cors_origins == ()
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "a.example", "https://a.example/", "https://*.example", "HTTPS://a.example"]
+)
+def test_an_origin_is_exact_and_as_browsers_write_it(origin: str) -> None:
+    with pytest.raises(StartError, match="--cors-origins"):
+        read_settings(["--cors-origins", origin])
+
+
 def test_formats_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_settings(["--formats", "png,gif"]).formats == ("PNG", "GIF")
     monkeypatch.setenv("PATCHSERVE_FORMATS", "bmp, webp")
