@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,19 @@ def test_lanes_follow_the_cores_of_a_cpu(given: dict[str, Any], lanes: int) -> N
 )
 def test_http_processes_follow_the_cores(given: dict[str, Any], cores: int, processes: int) -> None:
     assert Settings(**given).http_processes(cores) == processes
+
+
+def test_the_limits_in_the_security_document_are_the_defaults() -> None:
+    text = (Path(__file__).parents[2] / "SECURITY.md").read_text()
+    rows = re.findall(r"^\| `--([a-z-]+)` \| ([^|]+) \|", text, re.MULTILINE)
+    assert len(rows) > 25
+    for flag, default in rows:
+        value = Settings.model_fields[flag.replace("-", "_")].default
+        written = tuple(default.split(", ")) if isinstance(value, tuple) else float(default)
+        assert written == value, flag
+
+
+def test_flags_in_the_security_document_exist() -> None:
+    text = (Path(__file__).parents[2] / "SECURITY.md").read_text()
+    flags = {flag.replace("-", "_") for flag in re.findall(r"`--([a-z-]+)", text)}
+    assert flags <= set(Settings.model_fields)
