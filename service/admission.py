@@ -14,8 +14,14 @@ from contextlib import contextmanager
 
 from service.errors import Overloaded
 from service.settings import AdmissionSettings
+from service.standing import StandingQueue
 
 _MAX_RETRY_S = 60
+# Shares of the time to a deadline that a request may be told to wait. The rest of the first is for what a prediction
+# does not know, its own decoding and batch among it; that of the second for recovering from an overload in seconds.
+_BURST_SHARE, _STANDING_SHARE = 0.8, 0.2
+# Of the default deadline: a wait that is no queue, and how long a burst may last.
+_CALM_SHARE, _PATIENCE_SHARE = 0.1, 0.5
 
 
 class Speed:
@@ -90,6 +96,7 @@ class Admission:
         decode_threads: images decoded at a time in this process.
         engine_speed: patches a second.
         ledger: what all processes of the service hold.
+        busy_patches: so many keep every lane of the engine busy; nothing is refused for a standing queue below it.
         jitter: a number from 0 to 1, new at each call; spreads the retries of refused clients.
     """
 
@@ -100,23 +107,32 @@ class Admission:
         engine_speed: Speed,
         ledger: Ledger | None = None,
         jitter: random.Random | None = None,
+        busy_patches: int = 0,
     ) -> None:
         self._settings = settings
         self._decode_threads = decode_threads
         self._engine_speed = engine_speed
         self._jitter = jitter or random.Random()  # noqa: S311 - not a secret
+        self._busy_patches = busy_patches
+        default_s = settings.default_timeout_ms / 1000
+        self._standing = StandingQueue(_CALM_SHARE * default_s, _PATIENCE_SHARE * default_s)
         self.ledger = ledger or Ledger()
         self.decode_rate = Rate()  # images a second of one thread
         self.undecoded_images = 0
 
-    def check_open(self) -> None:
+    def check_open(self, now_s: float = 0.0, timeout_s: float = math.inf) -> None:
         """Refuse before a body is read when nothing more could be accepted anyway.
 
+        Args:
+            now_s: on the clock.
+            timeout_s: of the request.
+
         Raises:
-            Overloaded: if the queue or the upload memory is full.
+            Overloaded: if the queue or the upload memory is full, or if the answer would come too late.
         """
         full = self.ledger.all_queue_patches >= self._settings.max_queue_patches
-        if full or self.ledger.all_upload_bytes >= self._settings.max_upload_memory_bytes:
+        full = full or self.ledger.all_upload_bytes >= self._settings.max_upload_memory_bytes
+        if full or self._too_late(now_s, timeout_s):
             raise self.refusal()
 
     @contextmanager
@@ -124,10 +140,10 @@ class Admission:
         """Hold room for one image of `patches` until its answer.
 
         Raises:
-            Overloaded: if the queue is full, or if the image could not be answered before its deadline.
+            Overloaded: if the queue is full or stands, or if the image could not be answered before its deadline.
         """
         over = self.ledger.all_queue_patches + patches > self._settings.max_queue_patches
-        if over or now_s + self.predicted_wait_s() > deadline_s:
+        if over or self._too_late(now_s, deadline_s - now_s):
             raise self.refusal()
         self.ledger.add_patches(patches)
         try:
@@ -161,6 +177,15 @@ class Admission:
         if self.ledger.all_upload_bytes + count > self._settings.max_upload_memory_bytes:
             raise self.refusal()
         self.ledger.add_bytes(count)
+
+    def _too_late(self, now_s: float, timeout_s: float) -> bool:
+        wait_s = self.predicted_wait_s()
+        allowed_s = _BURST_SHARE * timeout_s
+        if self._standing.stands(wait_s, now_s):
+            allowed_s = min(
+                allowed_s, max(_STANDING_SHARE * timeout_s, self._engine_speed.time_for(self._busy_patches))
+            )
+        return wait_s > allowed_s
 
     def predicted_wait_s(self) -> float:
         """How long the work accepted so far will take; an empty house never refuses, so a rate is always learnt."""

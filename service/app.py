@@ -150,7 +150,9 @@ def assemble_app(
     """
     warm_up_decoders(backend.model.manifest.preprocessing, settings)
     decode_threads = settings.decode_threads or usable_cores()
-    admission = Admission(settings, decode_threads, backend.speed, backend.ledger)
+    # One image a lane: with less an overload would leave a lane idle.
+    busy_patches = settings.lanes(usable_cores()) * backend.model.manifest.preprocessing.max_patches
+    admission = Admission(settings, decode_threads, backend.speed, backend.ledger, busy_patches=busy_patches)
     metrics.watch("queue_patches", "Patches accepted and not yet answered", lambda: backend.ledger.all_queue_patches)
     metrics.watch("upload_bytes", "Bytes of uploads in memory", lambda: backend.ledger.all_upload_bytes)
     brown_out = open_brown_out(settings, backend.model)

@@ -135,7 +135,7 @@ class Classifier:
         if refusal := self._lifecycle.refusal:
             raise refusal
         k, max_patches, timeout_s = self._check(query)
-        self._admission.check_open()
+        self._admission.check_open(self._clock(), timeout_s)
         with self._admission.hold_upload() as memory:
             uploads = await read_uploads(
                 _body_headers(request.scope),

@@ -45,8 +45,47 @@ def test_predicted_lateness_is_refused() -> None:
         with pytest.raises(Overloaded) as refusal, admission.reserve(1, 0.0, 2.9):
             pass
         assert 3 <= (refusal.value.retry_after_s or 0) <= 5
-        with admission.reserve(1, 0.0, 3.1):
+        with admission.reserve(1, 0.0, 3.8):
             pass
+
+
+def test_predicted_lateness_is_refused_before_the_body() -> None:
+    rate = Rate()
+    rate.observe(100, 1.0)
+    admission = gate(rate, max_queue_patches=10_000)
+    with admission.reserve(300, 0.0, 10.0):
+        with pytest.raises(Overloaded):
+            admission.check_open(0.0, 2.9)
+        admission.check_open(0.0, 3.8)
+
+
+def standing(busy_patches: int = 0) -> Admission:
+    """A gate whose queue, 1 s long, has been so since the time 0."""
+    rate = Rate()
+    rate.observe(100, 1.0)
+    admission = Admission(AdmissionSettings(), 2, rate, busy_patches=busy_patches)
+    admission.ledger.add_patches(100)
+    admission.check_open(0.0, 2.0)
+    return admission
+
+
+def test_a_burst_may_wait_longer_than_a_queue_that_stands() -> None:
+    admission = standing()
+    admission.check_open(0.9, 2.0)
+    with pytest.raises(Overloaded):
+        admission.check_open(1.1, 2.0)
+    with pytest.raises(Overloaded), admission.reserve(1, 1.1, 3.1):
+        pass
+    admission.ledger.add_patches(-90)
+    admission.check_open(1.2, 2.0)
+    admission.ledger.add_patches(90)
+    admission.check_open(1.3, 2.0)
+
+
+def test_a_standing_queue_never_leaves_a_lane_idle() -> None:
+    standing(busy_patches=100).check_open(1.1, 2.0)
+    with pytest.raises(Overloaded):
+        standing(busy_patches=99).check_open(1.1, 2.0)
 
 
 def test_slow_decoding_is_predicted_too() -> None:
