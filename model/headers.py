@@ -19,6 +19,7 @@ from typing import ClassVar
 _MAX_SEGMENTS = 5_000  # of a JPEG or a WebP: the longest ICC profile takes 255, a scan at most a few
 _MAX_JUNK = 1 << 20  # bytes between two segments of a JPEG, which decoders skip
 _MAX_EXIF_ENTRIES = 1_000  # of the first directory; cameras write fewer than 50
+_MAX_PNG_COMPRESSED = 64  # profiles and texts, which decoders inflate to 1 MB each, 2 ms, before they are ignored
 
 
 class ImageError(ValueError):
@@ -191,6 +192,7 @@ def _check_scans(data: bytes | bytearray, header: ImageHeader, limits: ImageLimi
 
 # --- PNG: W3C PNG third edition ---------------------------------------------------------------------------------------
 _PNG_DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}  # by colour type
+_PNG_COMPRESSED = {b"iCCP", b"zTXt", b"iTXt"}
 
 
 def _read_png(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
@@ -208,7 +210,7 @@ def _read_png(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
 
 def _walk_png(data: bytes | bytearray, limits: ImageLimits) -> int:
     """Step over the chunks after IHDR and return the orientation: whole, in bounds, one header, some data, an end."""
-    position, orientation, has_data = 33, 0, False
+    position, orientation, has_data, compressed = 33, 0, False, 0
     for _ in range(limits.max_png_chunks):
         length, kind = struct.unpack_from(">I4s", data, position)
         position += length + 12
@@ -217,6 +219,11 @@ def _walk_png(data: bytes | bytearray, limits: ImageLimits) -> int:
         if kind == b"eXIf" and not orientation:
             orientation = _orientation(data[position - length - 4 : position - 4])
         has_data |= kind == b"IDAT"
+        compressed += kind in _PNG_COMPRESSED
+        if compressed > _MAX_PNG_COMPRESSED:
+            raise ImageTooLarge(
+                f"more than {_MAX_PNG_COMPRESSED} compressed PNG profiles and texts: save the image without them"
+            )
         if kind == b"IEND":
             if not has_data:
                 raise InvalidImage("the PNG holds no image data: send the whole file")

@@ -67,6 +67,11 @@ def png_with(before: bytes = b"", after: bytes = b"") -> bytes:
     return png(ihdr(2, 2), [b"\x10" * 6, b"\xe0" * 6], before, after)
 
 
+def iccp_flood(count: int) -> bytes:
+    """Profiles of 1 MB, each just small enough for Pillow."""
+    return png_with(chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(1_000_000))) * count)
+
+
 def iccp_bomb() -> bytes:
     return png_with(chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(8 << 20))))
 
@@ -274,7 +279,8 @@ CASES: tuple[Case, ...] = (
     Case("PNG interlaced 1x1", lambda: png(ihdr(1, 1, 8, 2, 1), [b"\1\2\3"]), None),
     Case("PNG with an iCCP bomb", iccp_bomb, INVALID),
     Case("PNG with a zTXt bomb", partial(ztxt_bomb, 1, 8 << 20), INVALID),
-    Case("PNG with 70 zTXt of 1 MB", partial(ztxt_bomb, 70, 1_000_000), INVALID),
+    Case("PNG with 70 zTXt of 1 MB", partial(ztxt_bomb, 70, 1_000_000), TOO_LARGE),
+    Case("PNG with 4000 profiles of 1 MB", partial(iccp_flood, 4_000), TOO_LARGE),
     Case("PNG with 6000 chunks", lambda: png_with(chunk(b"tEXt", b"x\0y") * 6_000), TOO_LARGE),
     Case("PNG with two headers", lambda: png_with(ihdr(2, 2)), INVALID),
     Case("PNG without data", lambda: PNG_MAGIC + ihdr(2, 2) + chunk(b"IEND"), INVALID),

@@ -155,6 +155,14 @@ def test_png_chunks_are_limited() -> None:
     assert code_of(png_with(after=text * 9), limits) == ImageTooLarge.code
 
 
+@pytest.mark.parametrize("kind", [b"iCCP", b"zTXt", b"iTXt"])
+def test_png_chunks_that_a_decoder_inflates_are_limited(kind: bytes) -> None:
+    """5,000 of them, 1 kB each, would take ten seconds."""
+    assert code_of(png_with(chunk(kind) * 64)) is None
+    assert code_of(png_with(chunk(kind) * 65)) == ImageTooLarge.code
+    assert code_of(png_with(after=chunk(kind) * 65)) == ImageTooLarge.code
+
+
 def test_webp_chunks_are_limited() -> None:
     assert code_of(webp_of(48, 32, *[(b"junk", b"")] * 6_000)) == ImageTooLarge.code
 
