@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 _MAX_SEGMENTS = 5_000  # of a JPEG or a WebP: the longest ICC profile takes 255, a scan at most a few
-_MAX_JUNK = 1 << 20  # bytes between two segments of a JPEG, which decoders skip
+_MAX_JUNK = 1 << 16  # bytes between the segments of a JPEG in all; Pillow skips them one by one, 0.7 us each
+_MAX_EXIF_SEGMENTS = 64  # of a JPEG; Pillow joins them anew for each one more
 _MAX_EXIF_ENTRIES = 1_000  # of the first directory; cameras write fewer than 50
 _MAX_PNG_COMPRESSED = 64  # profiles and texts, which decoders inflate to 1 MB each, 2 ms, before they are ignored
 
@@ -135,11 +136,15 @@ _SEQUENTIAL = {0xC0, 0xC1, 0xC9}  # baseline and extended, Huffman or arithmetic
 
 def _jpeg_segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
     """(marker, start, end) of every segment's content, up to the end of the image. Scan data is stepped over."""
-    position, horizon = 2, _MAX_JUNK
+    position, junk, in_scan = 2, _MAX_JUNK, False
     for _ in range(_MAX_SEGMENTS):
-        found = _MARKER.search(data, position, position + horizon)
+        horizon = len(data) if in_scan else min(len(data), position + junk)
+        found = _MARKER.search(data, position, horizon)
+        if found is None and horizon < len(data):
+            raise InvalidImage("the JPEG has bytes of no meaning between its segments: save it again")
         if found is None or data[found.end() - 1] == _EOI:
             return
+        junk -= 0 if in_scan else found.start() - position
         marker, start = data[found.end() - 1], found.end()
         if marker == _TEM:
             position = start
@@ -148,16 +153,19 @@ def _jpeg_segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
         if marker == _SOI or end < start + 2 or end > len(data):
             raise InvalidImage("a JPEG segment is cut off or broken: send the whole file")
         yield marker, start + 2, end
-        position, horizon = end, len(data) if marker == _SOS else _MAX_JUNK
+        position, in_scan = end, marker == _SOS
     raise ImageTooLarge(f"more than {_MAX_SEGMENTS} JPEG segments: save the image again with a usual encoder")
 
 
 def _read_jpeg(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
     frame: tuple[int, int, int, int] | None = None  # marker, height, width, components
-    orientation = 0
+    orientation = exifs = 0
     for marker, start, end in _jpeg_segments(data):
-        if marker == _APP1 and not orientation and data[start : start + 6] == b"Exif\0\0":
-            orientation = _orientation(data[start:end])
+        if marker == _APP1 and data[start : start + 6] == b"Exif\0\0":
+            orientation = orientation or _orientation(data[start:end])
+            exifs += 1
+            if exifs > _MAX_EXIF_SEGMENTS:
+                raise ImageTooLarge(f"more than {_MAX_EXIF_SEGMENTS} Exif segments: save the image without them")
         elif marker in _SOF:
             if frame:
                 raise InvalidImage("the JPEG has two frame headers: save it again")
@@ -308,7 +316,9 @@ def _read_bmp(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
     (header_size,) = struct.unpack_from("<I", data, 14)
     if header_size == 12:
         return ImageHeader("BMP", *struct.unpack_from("<HH", data, 18))
-    width, height = struct.unpack_from("<ii", data, 18)
+    width, height, compression = struct.unpack_from("<iixxxxI", data, 18)
+    if compression in {1, 2}:
+        raise InvalidImage("a BMP of run lengths takes too long to decode: save it as a PNG")
     return ImageHeader("BMP", width, abs(height))  # a negative height stores the rows from the top
 
 

@@ -155,6 +155,35 @@ def test_png_chunks_are_limited() -> None:
     assert code_of(png_with(after=text * 9), limits) == ImageTooLarge.code
 
 
+def test_bytes_that_pillow_skips_one_by_one_are_limited() -> None:
+    """9 MB of them would take six seconds."""
+    segment = jpeg_segment(0xFE, b"x")
+    assert code_of(jpeg_with(b"\xff" * 60_000)) is None
+    assert code_of(jpeg_with(b"\xff" * 70_000)) == InvalidImage.code
+    assert code_of(jpeg_with((b"\xff" * 40_000 + segment) * 2)) == InvalidImage.code
+
+
+def test_no_scan_hides_behind_junk() -> None:
+    jpeg = encode(picture(64, 64), "JPEG", progressive=True)
+    hiding = jpeg[:-2] + jpeg_segment(0xFE, b"x") + b"\0" * 2_000_000
+    assert code_of(jpeg_with_scans(200, hiding + jpeg[jpeg.rindex(b"\xff\xda") :])) == InvalidImage.code
+
+
+def test_exif_segments_are_limited() -> None:
+    """Pillow joins them with a copy of all so far: 4,900 of 2 kB would take 1.5 seconds."""
+    segment = jpeg_segment(0xE1, b"Exif\0\0" + exif(6))
+    assert read_header(jpeg_with(segment * 64), ImageLimits()).orientation == 6
+    assert code_of(jpeg_with(segment * 65)) == ImageTooLarge.code
+
+
+def test_a_bmp_of_run_lengths_is_refused() -> None:
+    """Pillow decodes it in Python: 10 MB take 2.6 seconds."""
+    bmp = encode(picture(5, 7).quantize(8), "BMP")
+    assert code_of(bmp, ALL) is None
+    for compression in (1, 2):
+        assert code_of(bmp[:30] + struct.pack("<I", compression) + bmp[34:], ALL) == InvalidImage.code
+
+
 @pytest.mark.parametrize("kind", [b"iCCP", b"zTXt", b"iTXt"])
 def test_png_chunks_that_a_decoder_inflates_are_limited(kind: bytes) -> None:
     """5,000 of them, 1 kB each, would take ten seconds."""
