@@ -44,6 +44,7 @@ class Metrics:
         self.loop_stalls = self._counter("event_loop_stalls", "Times that an event loop did not turn for two seconds")
         # What is going on now; all return to 0 at rest.
         self.inflight = self._gauge("inflight_requests", "Requests without a complete reply")
+        self.connections = self._gauge("open_connections", "Connections of clients")
         self.decode_inflight = self._gauge("decode_inflight", "Images in a decode thread")
         # `labels` checks and formats at every call: what it gave is kept. Labels are few, see above.
         self._request = cache(self.requests.labels)

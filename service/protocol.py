@@ -1,34 +1,45 @@
 """HTTP/1.1 on one connection: uvicorn's httptools protocol with limits that it does not have.
 
-Added: a deadline for the headers, bounds on their number and size and on the address, exactly one Host, trailers that
-never become headers, refusals as problem documents in the order of the requests, and a gentle end: a reply that is
-sent before its request body has arrived would be lost in a connection reset if the socket were closed at once, so what
-still arrives is read and dropped for a while.
+Added: a bound on connections and on requests that wait in one, a deadline for the headers, bounds on their number and
+size and on the address, exactly one Host, trailers that never become headers, refusals as problem documents in the
+order of the requests, an end for clients that do not read, and a gentle end for the others: a reply that is sent before
+its request body has arrived would be lost in a connection reset if the socket were closed at once, so what still
+arrives is read and dropped for a while.
 """
 
 # ruff: noqa: D102 - the methods without a docstring are those of asyncio and uvicorn
 
 import asyncio
+import re
 from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from service.errors import AddressTooLong, BadRequest, HeadersTooLarge, RequestError, UploadTimeout
+from service.connections import Doorway, places_for_connections
+from service.errors import AddressTooLong, BadRequest, HeadersTooLarge, Overloaded, RequestError, UploadTimeout
 from service.metrics import Metrics
 from service.problems import problem_response
 from service.security_headers import SECURITY_HEADERS
-from service.settings import HttpSettings
-from service.tracking import new_request_id
+from service.settings import Settings
+from service.tracking import PROBES, new_request_id
+
+_HOST = re.compile(rb"([A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")  # RFC 3986, 3.2.2 and 3.2.3
+_MOST_WAITING = 16  # pipelined requests of one connection: each keeps its headers, and the start of its body
 
 
-def bounded_protocol(settings: HttpSettings, metrics: Metrics) -> type[HttpToolsProtocol]:
-    """The protocol class for these settings, in the form that uvicorn takes."""
+def bounded_protocol(settings: Settings, metrics: Metrics) -> type[HttpToolsProtocol]:
+    """The protocol class for these settings, in the form that uvicorn takes.
+
+    Raises:
+        StartError: if too few files may be open.
+    """
+    doorway = Doorway(places_for_connections(settings))
 
     class _Bounded(BoundedProtocol):
         def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **rest: Any) -> None:
-            super().__init__(settings, metrics, config, server_state, app_state, **rest)
+            super().__init__(settings, metrics, doorway, config, server_state, app_state, **rest)
 
     return _Bounded
 
@@ -38,8 +49,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(
         self,
-        settings: HttpSettings,
+        settings: Settings,
         metrics: Metrics,
+        doorway: Doorway,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -48,10 +60,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, **rest)
         self._settings = settings
         self._metrics = metrics
+        self._doorway = doorway
+        self._served = False  # otherwise only a probe is answered
         self._reading_headers = True
         self._header_fields = 0
         self._header_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
         self._violation: RequestError | None = None
         self._refused = False  # nothing more is parsed
         self._dropping = False  # waiting for the rest of a body whose reply has been sent
@@ -59,10 +74,15 @@ class BoundedProtocol(HttpToolsProtocol):
     # --- connection -------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_GentleTransport(transport, self))
+        self._metrics.connections.inc()
+        self._served = self._doorway.enter(self)
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._doorway.leave(self, served=self._served)
+        self._metrics.connections.dec()
         self._stop_timer()
+        self._stop_unread_timer()
         self._refused = True
         super().connection_lost(exc)
 
@@ -77,6 +97,20 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._reading_headers and self._header_bytes > self._allowed_bytes and not self._refused:
             self._violation = HeadersTooLarge()
             self.send_400_response("")
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_unread_timer()
+        if self.transport.is_closing():
+            self._await_reader()
+
+    def abort(self) -> None:
+        """Close now; nothing more is sent."""
+        self.transport.abort()
 
     # --- parser callbacks -------------------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
@@ -100,10 +134,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._violate(HeadersTooLarge())
 
     def on_headers_complete(self) -> None:
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+        hosts = [value for name, value in self.headers if name == b"host"]
+        missing = not hosts and self.parser.get_http_version() == "1.1"
+        if missing or len(hosts) > 1 or (hosts and not _HOST.fullmatch(hosts[0])):
             self._violate(BadRequest())
+        if len(self.pipeline) >= _MOST_WAITING or not (self._served or self._asks_for_probe()):
+            self._violate(Overloaded(1, self._settings.overload_status))
         super().on_headers_complete()
+        self.cycle.keep_alive = self.cycle.keep_alive and self._served
         self._reading_headers = False
         self._stop_timer()
 
@@ -130,6 +168,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self._dropping = True
             self._start_timer(self._settings.linger_timeout_s, self.transport.close)
+
+    def _asks_for_probe(self) -> bool:
+        return self.url.partition(b"?")[0].decode("latin-1") in PROBES
 
     # --- refusals ---------------------------------------------------------------------------------------------------
     @property
@@ -192,12 +233,23 @@ class BoundedProtocol(HttpToolsProtocol):
         unread = self._violation is not None or (self.cycle is not None and self.cycle.more_body)
         if not unread or self._settings.linger_timeout_s == 0:
             transport.close()
+            self._await_reader()
             return
         self._refused = True
         if transport.can_write_eof():
             transport.write_eof()
         transport.resume_reading()
-        self._start_timer(self._settings.linger_timeout_s, transport.close)
+        self._start_timer(self._settings.linger_timeout_s, self.abort)
+
+    def _await_reader(self) -> None:
+        """A transport closes when all is sent, and a client that does not read would keep it open for ever."""
+        if self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(self._settings.reply_timeout_s, self.abort)
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def _await_headers(self) -> None:
         if self._timer is None:

@@ -219,6 +219,12 @@ class ImageSettings(_Group):
     max_scans: int = Field(default=100, ge=1, description="scans of a JPEG")
     max_scan_pixels: int = Field(default=1_000_000_000, ge=1, description="width x height x scans of a JPEG, pixels")
     max_png_chunks: int = Field(default=5000, ge=1, description="chunks of a PNG")
+    max_pixels_in_flight: int = Field(
+        default=100_000_000,
+        ge=1,
+        description="pixels being decoded at a time by all processes, at 3 to 16 bytes of memory each; more wait for "
+        "their turn, but one image is always decoded",
+    )
     exact_decode: bool = Field(
         default=False,
         description="decode large JPEGs at full size even when a reduced one is enough, and resize with Pillow, as the "
@@ -258,6 +264,11 @@ class HttpSettings(_Group):
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0: any free one")
+    max_connections: int = Field(
+        default=4096,
+        ge=1,
+        description="open connections of each process; of those that come on top only probes are answered",
+    )
     max_header_fields: int = Field(default=64, ge=1, le=10_000, description="header fields of one request")
     max_header_bytes: int = Field(default=32_768, ge=256, description="header block of one request, bytes")
     max_url_bytes: int = Field(default=8192, ge=64, description="address of one request, bytes")
@@ -265,6 +276,9 @@ class HttpSettings(_Group):
     keep_alive_timeout_s: int = Field(default=15, ge=1, description="idle time of a connection, seconds")
     linger_timeout_s: float = Field(
         default=3.0, ge=0, description="time for a refused body to run out before closing, seconds"
+    )
+    reply_timeout_s: float = Field(
+        default=15.0, gt=0, description="time for a client that does not read to begin to, seconds"
     )
     drain_delay_s: float = Field(
         default=0.5, ge=0, description="serving goes on after SIGTERM, readiness is 503, seconds"

@@ -19,7 +19,7 @@ from service.security_headers import SECURITY_HEADERS
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-_QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 class Tracking:
@@ -82,7 +82,7 @@ class Tracking:
         route = getattr(scope.get("route"), "path", "unmatched")
         outcome = state.get("problem", "ok")
         self._metrics.request_ended(route, outcome)
-        write = self._log.debug if route in _QUIET_ROUTES else self._log.info
+        write = self._log.debug if route in PROBES else self._log.info
         write(
             "request",
             request_id=state["request_id"],

@@ -47,6 +47,7 @@ def run_http_process(
         seat.slab.cut(model.manifest)
         backend = _connect(shared, seat, life, model)
         app = assemble_app(settings, backend, metrics, lifecycle, log, time.monotonic, shared.gate)
+        config = server_config(app, settings, metrics)
     except StartError as error:
         report.send(str(error))
         leave(1)
@@ -55,9 +56,7 @@ def run_http_process(
         board.write(seat.row, Column.LIFE, life)
         report.send(None)
 
-    server = Server(
-        server_config(app, settings, metrics), lifecycle, settings.drain_delay_s, (signal.SIGTERM,), serving
-    )
+    server = Server(config, lifecycle, settings.drain_delay_s, (signal.SIGTERM,), serving)
     server.end_with(shared.alive)
     server.run(sockets=[seat.listener])
     stream.close(timeout_s=1.0)
