@@ -68,12 +68,14 @@ class ImageHeader:
         format: `JPEG`, `PNG`, `WEBP`, `GIF` or `BMP`, as Pillow names them.
         width, height: pixels, as stored.
         orientation: EXIF orientation 1..8; 1 if there is none or it cannot be read.
+        buffered: a JPEG of several scans: a decoder keeps all of it at full size, whatever the size it is decoded to.
     """
 
     format: str
     width: int
     height: int
     orientation: int = 1
+    buffered: bool = False
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -179,6 +181,7 @@ def _read_jpeg(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
             # libjpeg takes no second scan when the first one of a sequential image holds every component.
             if process not in _SEQUENTIAL or data[start] != components:
                 _check_scans(data, header, limits)
+                return replace(header, buffered=True)
             return header
     raise InvalidImage("the JPEG ends before its image data: send the whole file")
 

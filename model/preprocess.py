@@ -91,7 +91,7 @@ def decode_for_grid(
     Raises:
         ImageError: if the image cannot be decoded.
     """
-    at_least = None if exact else _enough(*header.upright_size, spec, grid)
+    at_least = None if exact else enough(header, spec, grid)
     return decode(data, header, at_least=at_least, background=spec.background)
 
 
@@ -181,9 +181,9 @@ def region(header: ImageHeader, decoded: tuple[int, int]) -> tuple[float, float,
     return left, top, left + wide, top + high
 
 
-def _enough(width: int, height: int, spec: Preprocessing, grid: tuple[int, int]) -> tuple[int, int]:
+def enough(header: ImageHeader, spec: Preprocessing, grid: tuple[int, int]) -> tuple[int, int]:
     """(width, height) that a decoded JPEG must keep so that resizing it still averages over enough pixels."""
-    wide, high = _resized(width, height, spec, grid)
+    wide, high = _resized(*header.upright_size, spec, grid)
     return _DRAFT_MARGIN * wide, _DRAFT_MARGIN * high
 
 

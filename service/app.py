@@ -26,10 +26,12 @@ from service.logs import open_log, standard_error
 from service.metrics import Metrics
 from service.observers import DecodeObserver, EngineObserver
 from service.pipeline import LocalMemory, PatchMemory, Pipeline, Queue, warm_up_decoders
+from service.pixels import PixelBudget
 from service.problems import install_handlers
 from service.routes import information_router
 from service.runner import BatchRunner
 from service.scheduler import Scheduler
+from service.self_test import check_decoder_limits
 from service.settings import Settings
 from service.tracking import Tracking
 from service.watched import WatchedEngine
@@ -148,6 +150,7 @@ def assemble_app(
 
     `listeners` are told the time at every beat of the event loop.
     """
+    check_decoder_limits(backend.model.manifest.preprocessing, settings.image_limits())
     warm_up_decoders(backend.model.manifest.preprocessing, settings)
     decode_threads = settings.decode_threads or usable_cores()
     # One image a lane: with less an overload would leave a lane idle.
@@ -164,6 +167,7 @@ def assemble_app(
     heartbeat = Heartbeat(clock, metrics, log, [learn_wait, *listeners])
     lifecycle.loop_turns = lambda: heartbeat.in_time
     pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+    pixels = PixelBudget(settings.max_pixels_in_flight)
     pipeline = Pipeline(
         backend.model.manifest,
         settings.image_limits(),
@@ -171,6 +175,7 @@ def assemble_app(
         backend.queue,
         backend.memory,
         pool,
+        pixels,
         clock,
         DecodeObserver(metrics, log),
         lambda: brown_out.max_patches,

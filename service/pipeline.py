@@ -17,9 +17,10 @@ from PIL import Image
 
 from model.headers import ImageError, ImageHeader, ImageLimits, read_header
 from model.manifest import Manifest, Preprocessing
-from model.preprocess import PatchSequence, choose_grid, cut, decode_for_grid, preprocess
+from model.preprocess import PatchSequence, choose_grid, cut, decode_for_grid, enough, preprocess
 from service.admission import Admission
 from service.errors import DeadlineExceeded, Internal, NoPatchMemoryError, RequestError, from_image_error
+from service.pixels import PixelBudget, pixels_to_decode
 from service.predictions import Prediction, name_best
 from service.scheduler import Inference
 from service.settings import ImageSettings
@@ -118,6 +119,7 @@ class Pipeline:
         queue: in front of the engine.
         memory: where patches are written for the engine.
         pool: the decode threads.
+        pixels: what they may hold together.
         clock: monotonic, seconds.
         observer: told about decoding.
         budget: the most patches of an image under the load of now; None: as many as are asked for.
@@ -132,6 +134,7 @@ class Pipeline:
         queue: Queue,
         memory: PatchMemory,
         pool: ThreadPoolExecutor,
+        pixels: PixelBudget,
         clock: Callable[[], float],
         observer: PipelineObserver,
         budget: Callable[[], int | None],
@@ -144,6 +147,7 @@ class Pipeline:
         self._queue = queue
         self._memory = memory
         self._pool = pool
+        self._pixels = pixels
         self._clock = clock
         self._observer = observer
         self._budget = budget
@@ -252,16 +256,22 @@ class Pipeline:
             job.inference = inferring.result()
 
     def _decode_one(self, job: Job, wanted: Wanted) -> None:
+        assert job.header is not None  # noqa: S101 - a job without one has an error and does not come here
+        spec = self._manifest.preprocessing
+        at_least = None if self._exact_decode else enough(job.header, spec, job.grid)
+        with self._pixels.hold(pixels_to_decode(job.header, at_least), wanted.deadline_s - self._clock()):
+            self._decode_now(job, job.header, wanted)
+
+    def _decode_now(self, job: Job, header: ImageHeader, wanted: Wanted) -> None:
         started = self._clock()
         if started >= wanted.deadline_s:
             raise DeadlineExceeded
-        assert job.header is not None  # noqa: S101 - a job without one has an error and does not come here
         self._observer.decode_started()
         try:
             spec = self._manifest.preprocessing
-            image = decode_for_grid(job.data, job.header, spec, job.grid, exact=self._exact_decode)
+            image = decode_for_grid(job.data, header, spec, job.grid, exact=self._exact_decode)
             decoded = self._clock()
-            job.sequence = cut(image, job.header, spec, job.grid, out=self._place(job), exact=self._exact_decode)
+            job.sequence = cut(image, header, spec, job.grid, out=self._place(job), exact=self._exact_decode)
             job.decode_s, job.preprocess_s = decoded - started, self._clock() - decoded
         finally:
             self._observer.decode_ended()

@@ -35,9 +35,12 @@ def serve_with_processes(settings: Settings, http_processes: int, open_engine: "
     from service import app  # noqa: PLC0415 - after the variables above
     from service.processes.supervisor import Supervisor  # noqa: PLC0415
 
-    decode_threads = settings.decode_threads or math.ceil(usable_cores() / http_processes)
+    shares = {
+        "decode_threads": settings.decode_threads or math.ceil(usable_cores() / http_processes),
+        "max_pixels_in_flight": math.ceil(settings.max_pixels_in_flight / http_processes),
+    }
     try:
-        settings = settings.model_copy(update={"decode_threads": decode_threads})
+        settings = settings.model_copy(update=shares)
         sys.exit(Supervisor(settings, http_processes, open_engine or app.open_engine).run())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
