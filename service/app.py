@@ -18,6 +18,7 @@ from service.brownout import BrownOut, steps_of
 from service.canary import Canary
 from service.classify import Classifier, ShortWay, classify_router
 from service.cores import usable_cores
+from service.decoding.opening import kept, open_decoder
 from service.engine import Engine, Model
 from service.errors import DeviceLostError, StartError
 from service.heartbeat import Heartbeat
@@ -25,7 +26,7 @@ from service.lifecycle import Lifecycle, Phase
 from service.logs import open_log, standard_error
 from service.metrics import Metrics
 from service.observers import DecodeObserver, EngineObserver
-from service.pipeline import LocalMemory, PatchMemory, Pipeline, Queue, warm_up_decoders
+from service.pipeline import LocalMemory, PatchMemory, Pipeline, Queue
 from service.pixels import PixelBudget
 from service.problems import install_handlers
 from service.routes import information_router
@@ -149,9 +150,11 @@ def assemble_app(
     """The HTTP side in front of a backend, and behind a gate if there are API keys.
 
     `listeners` are told the time at every beat of the event loop.
+
+    Raises:
+        StartError: if the decoders do not start, or do not refuse what they must.
     """
     check_decoder_limits(backend.model.manifest.preprocessing, settings.image_limits())
-    warm_up_decoders(backend.model.manifest.preprocessing, settings)
     decode_threads = settings.decode_threads or usable_cores()
     # One image a lane: with less an overload would leave a lane idle.
     busy_patches = settings.lanes(usable_cores()) * backend.model.manifest.preprocessing.max_patches
@@ -168,6 +171,9 @@ def assemble_app(
     lifecycle.loop_turns = lambda: heartbeat.in_time
     pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
     pixels = PixelBudget(settings.max_pixels_in_flight)
+    observer = DecodeObserver(metrics, log)
+    decoder = open_decoder(settings, backend.model.manifest.preprocessing, decode_threads, observer)
+    lifecycle.require(decoder.able)
     pipeline = Pipeline(
         backend.model.manifest,
         settings.image_limits(),
@@ -176,8 +182,9 @@ def assemble_app(
         backend.memory,
         pool,
         pixels,
+        decoder,
         clock,
-        DecodeObserver(metrics, log),
+        observer,
         lambda: brown_out.max_patches,
         exact_decode=settings.exact_decode,
     )
@@ -185,14 +192,15 @@ def assemble_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await backend.open()
-        beating = asyncio.create_task(heartbeat.beat())
-        lifecycle.advance(Phase.SERVING)
-        yield
-        lifecycle.advance(Phase.CLOSING)
-        beating.cancel()
-        await backend.close()
-        pool.shutdown(wait=False, cancel_futures=True)
+        async with kept(decoder, observer.threads_hung):
+            await backend.open()
+            beating = asyncio.create_task(heartbeat.beat())
+            lifecycle.advance(Phase.SERVING)
+            yield
+            lifecycle.advance(Phase.CLOSING)
+            beating.cancel()
+            await backend.close()
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def wrap(inner: ASGIApp) -> ASGIApp:
         app = guarded(ShortWay(inner, classifier), settings, gate, metrics, log)

@@ -33,6 +33,11 @@ class Lifecycle:
         """The phase now."""
         return self._phase if self._phase != Phase.SERVING or self._engine_up() else Phase.STARTING
 
+    def require(self, able: Callable[[], bool]) -> None:
+        """Another part without which nobody can be served."""
+        before = self._engine_up
+        self._engine_up = lambda: before() and able()
+
     def advance(self, phase: Phase) -> None:
         """Go on to a later phase; going back is ignored."""
         self._phase = max(self._phase, phase)

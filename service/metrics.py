@@ -46,6 +46,10 @@ class Metrics:
         self.inflight = self._gauge("inflight_requests", "Requests without a complete reply")
         self.connections = self._gauge("open_connections", "Connections of clients")
         self.decode_inflight = self._gauge("decode_inflight", "Images in a decode thread")
+        # Decoders: processes that take images and those that had to be replaced, or threads that are lost.
+        self.decode_workers = self._gauge("decode_workers", "Decode processes that take images")
+        self.decode_workers_lost = self._counter("decode_workers_lost", "Decode processes by why they ended", "reason")
+        self.decode_threads_hung = self._gauge("decode_threads_hung", "Decode threads that do not come back")
         # `labels` checks and formats at every call: what it gave is kept. Labels are few, see above.
         self._request = cache(self.requests.labels)
         self._key = cache(self.key_requests.labels)

@@ -68,5 +68,24 @@ class DecodeObserver:
         self._metrics.decode_inflight.dec()
 
     def decoder_failed(self, error: BaseException) -> None:
-        """Log it: preprocessing promised to raise nothing but ImageError."""
+        """Log it: decoding promised to raise nothing but ImageError."""
         self._log.error("decoder_failed", exc_info=error)
+
+    def worker_ready(self) -> None:
+        """Count it."""
+        self._metrics.decode_workers.inc()
+
+    def worker_lost(self, loss: str, status: int) -> None:
+        """Count and log it."""
+        self._metrics.decode_workers.dec()
+        self._metrics.decode_workers_lost.labels(loss).inc()
+        self._log.warning("decode_worker_lost", reason=loss, status=status)
+
+    def worker_not_started(self, reason: str) -> None:
+        """Log it."""
+        self._log.error("decode_worker_not_started", reason=reason)
+
+    def threads_hung(self, count: int) -> None:
+        """Show and log it."""
+        self._metrics.decode_threads_hung.set(count)
+        self._log.error("decode_threads_hung", threads=count)

@@ -8,22 +8,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from io import BytesIO
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from model.headers import ImageError, ImageHeader, ImageLimits, read_header
-from model.manifest import Manifest, Preprocessing
-from model.preprocess import PatchSequence, choose_grid, cut, decode_for_grid, enough, preprocess
+from model.manifest import Manifest
+from model.preprocess import PatchSequence, choose_grid, enough
 from service.admission import Admission
+from service.decoding.steps import Decoder
 from service.errors import DeadlineExceeded, Internal, NoPatchMemoryError, RequestError, from_image_error
 from service.pixels import PixelBudget, pixels_to_decode
 from service.predictions import Prediction, name_best
 from service.scheduler import Inference
-from service.settings import ImageSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class PipelineObserver(Protocol):
         """It is done with it; called in that thread."""
 
     def decoder_failed(self, error: BaseException) -> None:
-        """Preprocessing raised something that is no `ImageError`."""
+        """Decoding raised something that is no `ImageError`."""
 
 
 class Queue(Protocol):
@@ -120,10 +119,11 @@ class Pipeline:
         memory: where patches are written for the engine.
         pool: the decode threads.
         pixels: what they may hold together.
+        decoder: what they call.
         clock: monotonic, seconds.
         observer: told about decoding.
         budget: the most patches of an image under the load of now; None: as many as are asked for.
-        exact_decode: decode JPEGs at full size, and resize with Pillow.
+        exact_decode: JPEGs are decoded at full size.
     """
 
     def __init__(
@@ -135,6 +135,7 @@ class Pipeline:
         memory: PatchMemory,
         pool: ThreadPoolExecutor,
         pixels: PixelBudget,
+        decoder: Decoder,
         clock: Callable[[], float],
         observer: PipelineObserver,
         budget: Callable[[], int | None],
@@ -148,6 +149,7 @@ class Pipeline:
         self._memory = memory
         self._pool = pool
         self._pixels = pixels
+        self._decoder = decoder
         self._clock = clock
         self._observer = observer
         self._budget = budget
@@ -257,22 +259,18 @@ class Pipeline:
 
     def _decode_one(self, job: Job, wanted: Wanted) -> None:
         assert job.header is not None  # noqa: S101 - a job without one has an error and does not come here
-        spec = self._manifest.preprocessing
-        at_least = None if self._exact_decode else enough(job.header, spec, job.grid)
+        at_least = None if self._exact_decode else enough(job.header, self._manifest.preprocessing, job.grid)
         with self._pixels.hold(pixels_to_decode(job.header, at_least), wanted.deadline_s - self._clock()):
             self._decode_now(job, job.header, wanted)
 
     def _decode_now(self, job: Job, header: ImageHeader, wanted: Wanted) -> None:
-        started = self._clock()
-        if started >= wanted.deadline_s:
+        if self._clock() >= wanted.deadline_s:
             raise DeadlineExceeded
         self._observer.decode_started()
         try:
-            spec = self._manifest.preprocessing
-            image = decode_for_grid(job.data, header, spec, job.grid, exact=self._exact_decode)
-            decoded = self._clock()
-            job.sequence = cut(image, header, spec, job.grid, out=self._place(job), exact=self._exact_decode)
-            job.decode_s, job.preprocess_s = decoded - started, self._clock() - decoded
+            job.sequence, job.decode_s, job.preprocess_s = self._decoder.decode(
+                job.data, header, job.grid, partial(self._place, job), wanted.deadline_s
+            )
         finally:
             self._observer.decode_ended()
 
@@ -298,14 +296,6 @@ class Pipeline:
         for job in _alive(jobs):
             if job.inference is not None:
                 job.predictions = name_best(job.inference.ranking, self._manifest.labels, wanted.k)
-
-
-def warm_up_decoders(spec: Preprocessing, settings: ImageSettings) -> None:
-    """Decode a small image of every accepted format: the first image of a format loads its decoder."""
-    for name in settings.formats:
-        file = BytesIO()
-        Image.new("RGB", (2 * spec.patch_size, 2 * spec.patch_size)).save(file, name)
-        preprocess(file.getvalue(), spec, ImageLimits(formats=settings.formats))
 
 
 def _end(ended: asyncio.Future[None]) -> None:

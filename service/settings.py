@@ -233,6 +233,23 @@ class ImageSettings(_Group):
     decode_threads: int = Field(
         default=0, ge=0, le=256, description="images decoded at a time by each process; 0: one per usable core in all"
     )
+    decode_isolation: Literal["thread", "process"] = Field(
+        default="thread",
+        description="where images are decoded: in threads of the service, or each in a process that is killed over its "
+        "limits, so that a file which crashes or hangs a decoder spoils nothing but its own request",
+    )
+    decode_timeout_s: float = Field(
+        default=1.5,
+        gt=0,
+        le=600,
+        description="time of one image in its decode process, seconds; below --default-timeout-ms the image is to "
+        "blame (422), above it the request is late (504). A decode thread over it counts as hung",
+    )
+    decode_memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="address space of one decode process for its image, bytes; 0: what --max-pixels can need",
+    )
 
     def image_limits(self) -> ImageLimits:
         """The limits in the terms of `model.headers`."""

@@ -1,0 +1,68 @@
+"""The work itself, wherever it runs: decode, resize, cut. `N` patches, `P*P*C` values of a patch."""
+
+import time
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.headers import ImageHeader, ImageLimits
+from model.manifest import Preprocessing
+from model.preprocess import PatchSequence, cut, decode_for_grid, preprocess
+
+Place = Callable[[], NDArray[np.uint8]]  # uint8 [N, P*P*C], asked for when the patches are about to be written
+
+
+class Decoded(NamedTuple):
+    """One image. `decode_s` is from the file to RGB, `preprocess_s` what came after, seconds."""
+
+    sequence: PatchSequence
+    decode_s: float
+    preprocess_s: float
+
+
+class Decoder(Protocol):
+    """What the pipeline calls in its decode threads."""
+
+    def decode(
+        self, data: bytes, header: ImageHeader, grid: tuple[int, int], place: Place, deadline_s: float
+    ) -> Decoded:
+        """Decode one image whose header was checked, into the memory that `place` gives.
+
+        Raises:
+            ImageError: if it cannot be decoded.
+            DeadlineExceeded: if its turn did not come before `deadline_s`, on the monotonic clock.
+        """
+
+    def able(self) -> bool:
+        """Whether the next image can be decoded."""
+
+    def close(self) -> None:
+        """Let go of everything, whatever still runs."""
+
+
+def decode_and_cut(
+    data: bytes, header: ImageHeader, spec: Preprocessing, grid: tuple[int, int], place: Place, *, exact: bool
+) -> Decoded:
+    """Decode one image in this thread.
+
+    Raises:
+        ImageError: if it cannot be decoded.
+    """
+    started = time.monotonic()
+    image = decode_for_grid(data, header, spec, grid, exact=exact)
+    decoded = time.monotonic()
+    sequence = cut(image, header, spec, grid, out=place(), exact=exact)
+    return Decoded(sequence, decoded - started, time.monotonic() - decoded)
+
+
+def warm_up_decoders(spec: Preprocessing, formats: Iterable[str]) -> None:
+    """Decode a small image of every accepted format: the first image of a format loads its decoder."""
+    limits = ImageLimits(formats=tuple(formats))
+    for name in limits.formats:
+        file = BytesIO()
+        Image.new("RGB", (2 * spec.patch_size, 2 * spec.patch_size)).save(file, name)
+        preprocess(file.getvalue(), spec, limits)
