@@ -39,7 +39,7 @@ from service.decoding.messages import (
     unpack_reply,
 )
 from service.decoding.steps import Decoded, Place
-from service.errors import DeadlineExceeded, StartError
+from service.errors import DeadlineExceeded, Draining, StartError
 from service.settings import ImageSettings
 
 WORKER = "service.decoding.worker"  # the module whose `main` the processes run
@@ -122,7 +122,7 @@ class ProcessDecoder:
         self._failed_starts = 0  # in a row
         self._ready = 0  # that have not been lost
         self._closing = threading.Event()
-        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()  # None: closed
 
     def open(self) -> None:
         """Start the workers and wait until they are ready.
@@ -137,10 +137,12 @@ class ProcessDecoder:
                 self._await_ready(worker)
         except (OSError, _WorkerLostError) as error:
             self.close()
+            for worker in list(self._all):  # launched, and awaited by nobody
+                self._bury(worker)
             raise StartError(f"a decode worker could not be started: {error}") from None
 
     def close(self) -> None:
-        """Kill and bury all of them."""
+        """Kill all of them; a thread that is with one buries it, and gives up."""
         self._closing.set()
         with self._lock:
             self._closed = True
@@ -148,7 +150,9 @@ class ProcessDecoder:
         for worker in workers:
             worker.process.kill()
         for worker in workers:
-            self._bury(worker)
+            with suppress(subprocess.TimeoutExpired):
+                worker.process.wait(_BURY_TIMEOUT_S)
+        self._bury_free()
 
     def able(self) -> bool:
         """Whether there is a worker, or will be in a moment."""
@@ -165,6 +169,7 @@ class ProcessDecoder:
         Raises:
             ImageError: if it cannot be decoded, or not within the limits of time and memory, or if it broke the worker.
             DeadlineExceeded: if no worker was free before `deadline_s`.
+            Draining: if this decoder was closed.
             DecoderBugError: if the worker failed in some other way, and lives.
             ValueError: if the file is larger than was promised.
         """
@@ -194,15 +199,24 @@ class ProcessDecoder:
             patches = place()
             np.copyto(patches, np.frombuffer(worker.memory, np.uint8, patches.size).reshape(patches.shape))
         finally:
-            self._free.put(worker)
+            self._give_back(worker)
         sequence = PatchSequence(patches, grid, *header.upright_size, header.format)
         return Decoded(sequence, time.monotonic() - started - reply.preprocess_s, reply.preprocess_s)
 
     def _take(self, deadline_s: float) -> _Worker:
         try:
-            return self._free.get(timeout=max(0.0, deadline_s - time.monotonic()))
+            worker = self._free.get(timeout=max(0.0, deadline_s - time.monotonic()))
         except queue.Empty:
             raise DeadlineExceeded from None
+        if worker is None:
+            self._free.put(None)  # for the next one
+            raise Draining
+        return worker
+
+    def _give_back(self, worker: _Worker) -> None:
+        self._free.put(worker)
+        if self._closed:  # perhaps since then
+            self._bury_free()
 
     def _ask(self, worker: _Worker, data: bytes, request: Request) -> Reply:
         """Raises OSError if there is no answer that makes sense."""
@@ -261,7 +275,7 @@ class ProcessDecoder:
             self._failed_starts = 0
             self._ready += 1
         self._observer.worker_ready()
-        self._free.put(worker)
+        self._give_back(worker)
 
     def _lose(self, worker: _Worker, *, timed_out: bool) -> _WorkerLostError:
         if timed_out:
@@ -270,10 +284,19 @@ class ProcessDecoder:
         with self._lock:
             self._ready -= 1
         loss = _loss(status, timed_out=timed_out)
-        if not self._closed:
-            self._observer.worker_lost(loss, status)
-            threading.Thread(target=self._replace, name="decode-worker-start", daemon=True).start()
+        if self._closed:
+            raise Draining
+        self._observer.worker_lost(loss, status)
+        threading.Thread(target=self._replace, name="decode-worker-start", daemon=True).start()
         return _WorkerLostError(loss)
+
+    def _bury_free(self) -> None:
+        """Those that no thread is with."""
+        with suppress(queue.Empty):
+            while True:
+                if (worker := self._free.get_nowait()) is not None:
+                    self._bury(worker)
+        self._free.put(None)
 
     def _bury(self, worker: _Worker) -> int:
         """Its exit status, negative for a signal; nothing of it is left afterwards."""

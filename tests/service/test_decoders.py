@@ -1,0 +1,248 @@
+"""Requests while decoders crash, hang or are killed."""
+
+import asyncio
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faulty_decoder
+import pytest
+from faulty_decoder import command
+from served_process import ServedProcess, served, statuses
+
+from service.decoding import opening, processes
+from service.decoding.steps import decode_and_cut
+from service.decoding.threads import ThreadDecoder
+
+from .conftest import Serving, picture
+from .test_classify import classify, metrics, problem
+
+pytestmark = pytest.mark.anyio
+RED = picture()
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "WORKER", "faulty_decoder")
+
+
+def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+async def test_both_kinds_of_isolation_answer_alike(serving: Serving, red: bytes, blue: bytes) -> None:
+    answers = []
+    for isolation in ("thread", "process"):
+        async with serving(decode_isolation=isolation, decode_threads=1) as client:
+            answers.append((await classify(client, red, b"no image", blue, blue[:-20])).json()["results"])
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.usefixtures("faulty")
+@pytest.mark.parametrize(
+    ("width", "losses"),
+    [
+        (faulty_decoder.ABORT, {"crashed": 1}),
+        (faulty_decoder.HANG, {"timeout": 1}),
+        (faulty_decoder.KILL, {"killed": 2}),
+        (faulty_decoder.EAT, {}),
+    ],
+)
+async def test_what_breaks_a_decoder_fails_alone(serving: Serving, width: int, losses: dict[str, int]) -> None:
+    """D37, D38, I18, D39: 422 for that image, its mates of the request and of the service are answered."""
+    async with serving(
+        decode_isolation="process", decode_threads=2, decode_timeout_s=1.0, default_timeout_ms=20_000
+    ) as client:
+        broken = asyncio.create_task(classify(client, command(width)))
+        mixed = asyncio.create_task(classify(client, RED, command(width), RED))
+        for _ in range(20):
+            assert (await classify(client, RED)).status_code == 200
+        assert problem(await broken) == (422, "invalid_image")
+        results = (await mixed).json()["results"]
+        assert ["error" in result for result in results] == [False, True, False]
+        assert results[1]["error"]["code"] == "invalid_image"
+        assert (await classify(client, RED)).status_code == 200
+        seen = await metrics(client)
+    lost = {key[1]: value for key, value in seen.items() if key[0] == "decode_workers_lost_total"}
+    assert lost == {reason: 2.0 * count for reason, count in losses.items()}
+    assert seen["decode_inflight",] == 0
+    assert not [key for key in seen if key[0] == "requests_total" and "internal" in key]
+
+
+@pytest.mark.usefixtures("faulty")
+async def test_the_deadline_bounds_the_wait_and_what_is_not_waited_for_is_not_decoded(serving: Serving) -> None:
+    async with serving(decode_isolation="process", decode_threads=1, decode_timeout_s=2.0) as client:
+        hung = asyncio.create_task(classify(client, command(faulty_decoder.HANG), query="?timeout_ms=200"))
+        queued = [
+            asyncio.create_task(classify(client, command(faulty_decoder.ABORT), query="?timeout_ms=200"))
+            for _ in range(3)
+        ]
+        assert problem(await hung) == (504, "deadline_exceeded")
+        for each in queued:
+            assert problem(await each) == (504, "deadline_exceeded")
+        assert (await classify(client, RED, query="?timeout_ms=20000")).status_code == 200
+        seen = await metrics(client)
+    lost = {key[1]: value for key, value in seen.items() if key[0] == "decode_workers_lost_total"}
+    assert lost == {"timeout": 1}
+
+
+@pytest.mark.usefixtures("faulty")
+async def test_a_bug_of_the_decoder_is_500_and_logged_and_costs_no_worker(
+    serving: Serving, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(decode_isolation="process", decode_threads=1) as client:
+        assert problem(await classify(client, command(faulty_decoder.BUG))) == (500, "internal")
+        seen = await metrics(client)
+    assert "a planted bug" in capfd.readouterr().err
+    assert seen["decode_workers",] == 1
+
+
+async def test_a_hung_thread_holds_nobody_and_the_loss_of_all_is_shown(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = threading.Event()
+    now_s = [0.0]
+
+    def decode(data: bytes, header: Any, *rest: Any, **how: Any) -> Any:
+        if header.width == faulty_decoder.HANG:
+            assert let_go.wait(20)
+        return decode_and_cut(data, header, *rest, **how)
+
+    def faulty(*arguments: Any, **named: Any) -> ThreadDecoder:
+        return ThreadDecoder(*arguments, **named, clock=lambda: now_s[0], decode=decode)
+
+    monkeypatch.setattr(opening, "ThreadDecoder", faulty)
+    hang = command(faulty_decoder.HANG)
+    async with serving(decode_threads=2) as client:
+        mixed = asyncio.create_task(classify(client, RED, hang, query="?timeout_ms=200"))
+        assert (await classify(client, RED)).status_code == 200
+        first = (await mixed).json()["results"][1]
+        assert first["error"]["code"] == "deadline_exceeded"
+        now_s[0] += 100
+        assert (await client.get("/readyz")).status_code == 200
+        assert problem(await classify(client, hang, query="?timeout_ms=200")) == (504, "deadline_exceeded")
+        now_s[0] += 100
+        assert (await client.get("/readyz")).status_code == 503
+        assert problem(await classify(client, RED)) == (503, "not_ready")
+        let_go.set()
+        async with asyncio.timeout(20):
+            while (await client.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.01)
+        assert (await classify(client, RED)).status_code == 200
+
+
+# --- a live server --------------------------------------------------------------------------------------------------
+def below(pid: int) -> list[int]:
+    """All processes under one."""
+    own = [int(each) for path in Path(f"/proc/{pid}/task").glob("*/children") for each in path.read_text().split()]
+    return [each for child in own for each in (child, *below(child))]
+
+
+def workers(pid: int) -> list[int]:
+    """The decode workers under a process."""
+    return [each for each in below(pid) if b"service.decoding" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "gone"
+
+
+def metric(service: ServedProcess, name: str) -> float:
+    found = re.search(rf"^patchserve_{re.escape(name)} (\S+)$", service.get("/metrics")[1], re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def request(body: bytes) -> bytes:
+    head = (
+        b"POST /classify?timeout_ms=20000 HTTP/1.1\r\nHost: t\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+    )
+    return head % len(body) + body
+
+
+class Load:
+    """Clients, each with one connection, and the statuses that they got."""
+
+    def __init__(self, service: ServedProcess, clients: int) -> None:
+        self.statuses: list[int] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(service,)) for _ in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, service: ServedProcess) -> None:
+        with service.connect() as conversation:
+            conversation.socket.settimeout(30)
+            while not self._over.is_set():
+                conversation.send(request(RED))
+                self.statuses += statuses(conversation.reply()) or [0]
+
+    def more(self, count: int) -> None:
+        """Wait for so many further answers."""
+        enough = len(self.statuses) + count
+        until(lambda: len(self.statuses) >= enough, 30)
+
+    def end(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("http_workers", [1, 2])
+def test_a_killed_worker_under_load_is_replaced_and_costs_no_request(artifact: Path, http_workers: int) -> None:
+    with served(artifact, decode_isolation="process", decode_threads=2, http_workers=http_workers) as service:
+        number = 2 * http_workers
+        assert len(workers(service.process.pid)) == number
+        load = Load(service, 4)
+        try:
+            for round_ in range(1, 4):
+                load.more(20)
+                victim = workers(service.process.pid)[0]
+                os.kill(victim, signal.SIGKILL)
+                until(lambda count=round_: metric(service, 'decode_workers_lost_total{reason="killed"}') >= count)
+                until(lambda: metric(service, "decode_workers") == number)
+                assert state(victim) == "gone"
+                load.more(20)
+        finally:
+            load.end()
+        assert set(load.statuses) == {200}
+        left = workers(service.process.pid)
+        assert len(left) == number
+        service.process.terminate()
+        assert service.process.wait(15) == 0
+        until(lambda: all(state(pid) == "gone" for pid in left))
+
+
+@pytest.mark.parametrize("http_workers", [1, 2])
+def test_workers_end_with_a_parent_that_is_killed(artifact: Path, http_workers: int) -> None:
+    with served(artifact, decode_isolation="process", decode_threads=2, http_workers=http_workers) as service:
+        parents = {
+            int(Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            for each in workers(service.process.pid)
+        }
+        left = workers(service.process.pid)
+        for parent in parents:
+            os.kill(parent, signal.SIGKILL)
+        until(lambda: all(state(pid) in {"gone", "Z"} for pid in left))
+
+
+def test_signals_to_the_whole_group_leave_the_workers_to_the_drain(artifact: Path) -> None:
+    with served(artifact, decode_isolation="process", decode_threads=1, drain_delay_s=1.0) as service:
+        for pid in workers(service.process.pid):
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGINT)
+        service.process.terminate()
+        with service.connect() as conversation:
+            conversation.send(request(RED))
+            assert statuses(conversation.reply()) == [200]
+        assert service.process.wait(10) == 0
