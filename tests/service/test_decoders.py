@@ -116,10 +116,11 @@ async def test_a_hung_thread_holds_nobody_and_the_loss_of_all_is_shown(
             assert let_go.wait(20)
         return decode_and_cut(data, header, *rest, **how)
 
-    def faulty(*arguments: Any, **named: Any) -> ThreadDecoder:
-        return ThreadDecoder(*arguments, **named, clock=lambda: now_s[0], decode=decode)
+    class Faulty(ThreadDecoder):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named, clock=lambda: now_s[0], decode=decode)
 
-    monkeypatch.setattr(opening, "ThreadDecoder", faulty)
+    monkeypatch.setattr(opening, "ThreadDecoder", Faulty)
     hang = command(faulty_decoder.HANG)
     async with serving(decode_threads=2) as client:
         mixed = asyncio.create_task(classify(client, RED, hang, query="?timeout_ms=200"))
@@ -134,7 +135,7 @@ async def test_a_hung_thread_holds_nobody_and_the_loss_of_all_is_shown(
         assert problem(await classify(client, RED)) == (503, "not_ready")
         let_go.set()
         async with asyncio.timeout(20):
-            while (await client.get("/readyz")).status_code != 200:
+            while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - a probe tells nobody
                 await asyncio.sleep(0.01)
         assert (await classify(client, RED)).status_code == 200
 
@@ -151,6 +152,10 @@ def workers(pid: int) -> list[int]:
     return [each for each in below(pid) if b"service.decoding" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
 def state(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -164,10 +169,8 @@ def metric(service: ServedProcess, name: str) -> float:
 
 
 def request(body: bytes) -> bytes:
-    head = (
-        b"POST /classify?timeout_ms=20000 HTTP/1.1\r\nHost: t\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
-    )
-    return head % len(body) + body
+    head = "POST /classify?timeout_ms=20000 HTTP/1.1\r\nHost: t\r\nContent-Type: image/png\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Load:
@@ -226,12 +229,9 @@ def test_a_killed_worker_under_load_is_replaced_and_costs_no_request(artifact: P
 @pytest.mark.parametrize("http_workers", [1, 2])
 def test_workers_end_with_a_parent_that_is_killed(artifact: Path, http_workers: int) -> None:
     with served(artifact, decode_isolation="process", decode_threads=2, http_workers=http_workers) as service:
-        parents = {
-            int(Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()[1])
-            for each in workers(service.process.pid)
-        }
         left = workers(service.process.pid)
-        for parent in parents:
+        assert len(left) == 2 * http_workers
+        for parent in {parent_of(pid) for pid in left}:
             os.kill(parent, signal.SIGKILL)
         until(lambda: all(state(pid) in {"gone", "Z"} for pid in left))
 
