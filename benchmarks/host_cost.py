@@ -12,6 +12,7 @@ answers; medians are printed. All but the first are those of benchmarks/peers, w
 - empty: FastAPI with one `UploadFile` and nothing behind it, the floor of that framework
 - patchserve: `patchserve serve`, multipart; patchserve-raw: the image as the body. With one lane, as in front of a GPU:
   several would halve the batches of an engine that has nothing to compute
+- patchserve-process: as patchserve, each image decoded in a process that can be killed
 - fastapi: an endpoint that calls the same preprocessing and ONNX Runtime; mosec, litserve, bentoml, ray: likewise
 
 Linux only; wrk must be installed. Recorded runs are in docs/performance/host-cost.md.
@@ -101,6 +102,7 @@ _CANDIDATES: Mapping[str, Server] = {
     "empty": _EMPTY,
     "patchserve": replace(_OURS, form="multipart"),
     "patchserve-raw": _OURS,
+    "patchserve-process": replace(_OURS, command=(*_OURS.command, "--decode-isolation", "process"), form="multipart"),
     **{name: SERVERS[name] for name in _PEERS},
 }
 

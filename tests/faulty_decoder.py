@@ -1,6 +1,6 @@
-"""Decode workers that fail on command: the module that tests name instead of `service.decoding.worker`.
+"""Decoders that fail on command: the module that tests name instead of `service.decoding.worker`.
 
-The width of an image is the command, for a worker knows nothing else of it.
+The width of an image is the command, for a decoder knows nothing else of it. `serve` is the program with such decoders.
 """
 
 import functools
@@ -52,3 +52,17 @@ def main() -> None:
     """As the worker's own."""
     worker.serve = functools.partial(worker.serve, decode=decode)  # type: ignore[assignment]
     worker.main()
+
+
+def serve() -> None:
+    """The program, with these decoders in threads and in processes."""
+    from service.cli import main as patchserve
+    from service.decoding import opening, processes
+
+    class FaultyThreads(opening.ThreadDecoder):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named, decode=decode)
+
+    opening.ThreadDecoder = FaultyThreads  # type: ignore[misc]
+    processes.WORKER = "faulty_decoder"
+    patchserve()

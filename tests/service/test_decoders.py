@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import faulty_decoder
 import pytest
+import served_process
 from faulty_decoder import command
 from served_process import ServedProcess, served, statuses
 
@@ -168,8 +170,8 @@ def metric(service: ServedProcess, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def request(body: bytes) -> bytes:
-    head = "POST /classify?timeout_ms=20000 HTTP/1.1\r\nHost: t\r\nContent-Type: image/png\r\n"
+def request(body: bytes, query: str = "?timeout_ms=20000") -> bytes:
+    head = f"POST /classify{query} HTTP/1.1\r\nHost: t\r\nContent-Type: image/png\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -234,6 +236,57 @@ def test_workers_end_with_a_parent_that_is_killed(artifact: Path, http_workers: 
         for parent in {parent_of(pid) for pid in left}:
             os.kill(parent, signal.SIGKILL)
         until(lambda: all(state(pid) in {"gone", "Z"} for pid in left))
+
+
+@pytest.fixture
+def faulty_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import sys; sys.path.append('tests'); from faulty_decoder import serve; serve()"
+    monkeypatch.setattr(served_process, "COMMAND", [sys.executable, "-c", program])
+
+
+def ask(service: ServedProcess, body: bytes, query: str = "?timeout_ms=20000") -> bytes:
+    with service.connect() as conversation:
+        conversation.socket.settimeout(30)
+        conversation.send(request(body, query))
+        return conversation.reply()
+
+
+@pytest.mark.usefixtures("faulty_service")
+@pytest.mark.parametrize("http_workers", [1, 2])
+def test_images_that_break_decoders_under_load_are_refused_and_nobody_else_is(
+    artifact: Path, http_workers: int
+) -> None:
+    """D37 and D38 through a live service."""
+    with served(
+        artifact, decode_isolation="process", decode_threads=2, http_workers=http_workers, decode_timeout_s=0.5
+    ) as service:
+        load = Load(service, 3)
+        try:
+            for width in (faulty_decoder.ABORT, faulty_decoder.HANG, faulty_decoder.EXIT):
+                reply = ask(service, command(width))
+                assert (statuses(reply), b'"code":"invalid_image"' in reply) == ([422], True)
+                load.more(10)
+        finally:
+            load.end()
+        assert set(load.statuses) == {200}
+        assert metric(service, 'decode_workers_lost_total{reason="crashed"}') == 2
+        assert metric(service, 'decode_workers_lost_total{reason="timeout"}') == 1
+        until(lambda: metric(service, "decode_workers") == 2 * http_workers)
+
+
+@pytest.mark.usefixtures("faulty_service")
+def test_with_the_default_limits_a_hang_is_the_fault_of_the_image(artifact: Path) -> None:
+    with served(artifact, decode_isolation="process") as service:
+        assert statuses(ask(service, command(faulty_decoder.HANG), query="")) == [422]
+
+
+@pytest.mark.usefixtures("faulty_service")
+def test_a_hung_thread_does_not_hold_the_exit(artifact: Path) -> None:
+    with served(artifact, decode_threads=2, drain_delay_s=0.1) as service:
+        assert statuses(ask(service, command(faulty_decoder.HANG), query="?timeout_ms=200")) == [504]
+        assert statuses(ask(service, RED)) == [200]
+        service.process.terminate()
+        assert service.process.wait(10) == 0
 
 
 def test_signals_to_the_whole_group_leave_the_workers_to_the_drain(artifact: Path) -> None:

@@ -20,6 +20,7 @@ from tiny_artifact import MANIFEST
 from model.headers import ImageLimits, InvalidImage, read_header
 from model.preprocess import PatchSequence, choose_grid, preprocess
 from service.decoding import processes
+from service.decoding.messages import Request, pack_request
 from service.decoding.processes import DecoderBugError, ProcessDecoder, decode_memory_bytes
 from service.errors import DeadlineExceeded, Draining, StartError
 from service.settings import ImageSettings
@@ -226,6 +227,17 @@ def test_a_bug_is_told_and_the_worker_lives(width: int) -> None:
             each.decode(command(width))
         assert len(each.decode(GOOD).patches)
         assert each.pids() == before
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_hung_worker_ends_by_itself_when_nobody_is_there_to_kill_it() -> None:
+    with opened(decode_timeout_s=0.1) as each:
+        worker = each.decoder._take(time.monotonic() + 1)
+        image = command(faulty_decoder.HANG)
+        request = Request(len(image), read_header(image, ImageLimits()), (7, 7))
+        worker.end.send(pack_request(request))
+        assert worker.process.wait(20) == -signal.SIGALRM
+        each.decoder._give_back(worker)
 
 
 def test_a_worker_is_expendable_and_bounded() -> None:
