@@ -23,9 +23,10 @@ from service.metrics import Metrics
 from service.problems import problem_response
 from service.security_headers import SECURITY_HEADERS
 from service.settings import Settings
-from service.tracking import PROBES, new_request_id
+from service.tracking import PROBES, new_request_id, note_refusal
 
 _HOST = re.compile(rb"([A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")  # RFC 3986, 3.2.2 and 3.2.3
+_VERSIONS = {"1.0", "1.1"}  # the parser knows 0.9 and 2.0 as well
 _MOST_WAITING = 16  # pipelined requests of one connection: each keeps its headers, and the start of its body
 
 
@@ -134,9 +135,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._violate(HeadersTooLarge())
 
     def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
         hosts = [value for name, value in self.headers if name == b"host"]
-        missing = not hosts and self.parser.get_http_version() == "1.1"
-        if missing or len(hosts) > 1 or (hosts and not _HOST.fullmatch(hosts[0])):
+        missing = not hosts and version == "1.1"
+        if version not in _VERSIONS or missing or len(hosts) > 1 or (hosts and not _HOST.fullmatch(hosts[0])):
             self._violate(BadRequest())
         if len(self.pipeline) >= _MOST_WAITING or not (self._served or self._asks_for_probe()):
             self._violate(Overloaded(1, self._settings.overload_status))
@@ -206,7 +208,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """The request is in its handler, or waits for it: there it ends as if the client had left."""
         waiting = any(cycle is self.cycle for cycle, _ in self.pipeline)
         if not waiting and not self.cycle.response_started:
-            self._refuse(self._violation or BadRequest())
+            error = self._violation or BadRequest()
+            note_refusal(self.cycle.scope, error)
+            self._refuse(error)
         self.cycle.disconnected = True
         self.cycle.message_event.set()
         if waiting:

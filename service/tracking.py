@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,6 +19,7 @@ from service.security_headers import SECURITY_HEADERS
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+_REFUSAL = "refusal"
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 
 
@@ -77,8 +78,9 @@ class Tracking:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         state = scope["state"]
-        if status == 0:
-            state["problem"] = ClientClosed.code
+        if status == 0 or _REFUSAL in state:
+            error: type[RequestError] | RequestError = state.get(_REFUSAL, ClientClosed)
+            state["problem"], status = error.code, error.status
         route = getattr(scope.get("route"), "path", "unmatched")
         outcome = state.get("problem", "ok")
         self._metrics.request_ended(route, outcome)
@@ -88,7 +90,7 @@ class Tracking:
             request_id=state["request_id"],
             method=scope["method"] if scope["method"] in _METHODS else "other",
             route=route,
-            status=ClientClosed.status if outcome == ClientClosed.code else status,
+            status=status,
             outcome=outcome,
             milliseconds=round(seconds * 1000, 2),
             **state.get("log", {}),
@@ -125,6 +127,11 @@ def _request_id(scope: Scope) -> str:
 def new_request_id() -> str:
     """32 hexadecimal digits that tell requests apart; they need not be secret, so the kernel is not asked for them."""
     return f"{random.getrandbits(128):032x}"
+
+
+def note_refusal(scope: Mapping[str, Any], error: RequestError) -> None:
+    """The server itself answers a request that is in its handler; it is counted when the handler has ended."""
+    scope["state"][_REFUSAL] = error
 
 
 def remember(request: Request, **facts: Any) -> None:

@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()"]
 
@@ -107,15 +107,25 @@ def statuses(received: bytes) -> list[int]:
 
 
 @contextmanager
-def served(model: Path, **settings: Any) -> Iterator[ServedProcess]:
+def served(
+    model: Path,
+    *,
+    stderr: TextIO | None = None,
+    variables: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+    **settings: Any,
+) -> Iterator[ServedProcess]:
     """Start a service on a free port; it is ended, by force if need be, when the test is over.
 
-    By default all of it is one process.
+    By default all of it is one process. `stderr` takes the log, `variables` are added to the environment, `prefix` is a
+    command that runs the service.
     """
-    settings = {"http_workers": 1} | settings
+    settings = {"http_workers": 1, "log_level": "error"} | settings
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    command = [*COMMAND, "serve", str(model), "--port=0", "--log-level=error", *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
+    command = [*prefix, *COMMAND, "serve", str(model), "--port=0", *flags]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(**(variables or {}))
+    )
     try:
         yield ServedProcess(process)
     finally:

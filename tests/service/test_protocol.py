@@ -77,6 +77,8 @@ def assert_problem(received: bytes, status: int, code: str) -> None:
         GET + b"X-A: one\r\n two\r\n\r\n",
         GET + b"X-A: a\x00b\r\n\r\n",
         b"GET /livez HTTP/1.1\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: t/evil\r\n\r\n",
+        b"GET /livez\r\n\r\n",
         GET + HOST + b"\r\n",
         "GET /liv\u00e9z HTTP/1.1\r\nHost: t\r\n\r\n".encode(),
         b"no http at all\r\n\r\n",
@@ -107,9 +109,11 @@ def test_every_reply_has_the_security_headers_once(service: ServedProcess, reque
 
 
 def test_a_bad_chunk_ends_its_request(service: ServedProcess) -> None:
+    before = _count(service, "bad_request")
     received = service.say(POST + b"Transfer-Encoding: chunked\r\n\r\n", b"zz\r\nhello\r\n0\r\n\r\n")
     assert_problem(received, 400, "bad_request")
     assert len(statuses(received)) == 1
+    assert _count(service, "bad_request") == before + 1
 
 
 def test_http_1_0_needs_no_host(service: ServedProcess) -> None:
