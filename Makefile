@@ -4,15 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help serve test check format lock audit docker-test clean
+.PHONY: help serve test faults fuzz check format lock audit docker-test clean
 
 help:
 	@echo "make serve        set up everything and serve the bundled model on http://localhost:8000"
 	@echo "make test         set up everything; format, lint, types, import contracts, tests"
+	@echo "make faults       the catalogue of faults against a running service, with a report of what it cost"
 	@echo "make check        the same without the tests"
 	@echo "make format       format and mend what can be mended"
 	@echo "make docker-test  build the image and classify with the container"
-	@echo "make audit        ask PyPI for known vulnerabilities of the locked requirements"
+	@echo "make audit        look for known vulnerabilities of the locked requirements"
+	@echo "make fuzz         the tests that search, with 10,000 examples"
 	@echo "make lock         resolve the locked requirements anew"
 
 $(BIN)/uv:
@@ -42,6 +44,9 @@ check: $(VENV)/test-ready
 test: check
 	$(BIN)/python -m pytest
 
+faults: $(VENV)/test-ready
+	$(BIN)/python -m pytest -m "" tests/faults
+
 format: $(VENV)/test-ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -54,6 +59,9 @@ lock: | $(BIN)/uv
 audit: | $(BIN)/uv
 	for locked in .ci/requirements.txt docker/requirements-cpu.txt docker/requirements-gpu.txt; do \
 		$(BIN)/uvx pip-audit --strict --require-hashes --disable-pip --requirement $$locked || exit 1; done
+
+fuzz: $(VENV)/test-ready
+	$(BIN)/python -m pytest --hypothesis-profile=thorough tests/service/test_scheduler_machine.py tests/service/test_openapi.py tests/fuzz
 
 docker-test:
 	bash docker/test.sh

@@ -33,7 +33,7 @@ from service.tracking import remember
 if TYPE_CHECKING:
     from service.rates import Rates
 
-ADMIN_ROUTES = ("/models/{name}/reload",)
+ADMIN_ROUTES = ("/models/{name}/reload", "/models/reload")
 
 _OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/livez", "/readyz"})
 _METRICS_PATH = "/metrics"

@@ -17,6 +17,7 @@ from service.settings import AdmissionSettings
 from service.standing import StandingQueue
 
 _MAX_RETRY_S = 60
+_CHEAPEST_PIXELS = 50_000
 # Shares of the time to a deadline that a request may be told to wait. The rest of the first is for what a prediction
 # does not know, its own decoding and batch among it; that of the second for recovering from an overload in seconds.
 _BURST_SHARE, _STANDING_SHARE = 0.8, 0.2
@@ -88,6 +89,11 @@ class Ledger:
         self.upload_bytes += count
 
 
+def decode_cost(width: int, height: int) -> int:
+    """What decoding an image of so many pixels costs, in pixels; a tiny one costs as much as `_CHEAPEST_PIXELS`."""
+    return width * height + _CHEAPEST_PIXELS
+
+
 class Admission:
     """The gate in front of decoding and the queue.
 
@@ -117,8 +123,8 @@ class Admission:
         default_s = settings.default_timeout_ms / 1000
         self._standing = StandingQueue(_CALM_SHARE * default_s, _PATIENCE_SHARE * default_s)
         self.ledger = ledger or Ledger()
-        self.decode_rate = Rate()  # images a second of one thread
-        self.undecoded_images = 0
+        self.decode_rate = Rate()  # of decode cost, a second of one thread
+        self.undecoded_cost = 0
 
     def check_open(self, now_s: float = 0.0, timeout_s: float = math.inf) -> None:
         """Refuse before a body is read when nothing more could be accepted anyway.
@@ -151,13 +157,13 @@ class Admission:
         finally:
             self.ledger.add_patches(-patches)
 
-    def decode_begins(self) -> None:
-        """Count one more image as not yet decoded."""
-        self.undecoded_images += 1
+    def decode_begins(self, cost: int) -> None:
+        """Count one more image as not yet decoded; see `decode_cost`."""
+        self.undecoded_cost += cost
 
-    def decode_ended(self) -> None:
+    def decode_ended(self, cost: int) -> None:
         """It is decoded, or will never be."""
-        self.undecoded_images -= 1
+        self.undecoded_cost -= cost
 
     @contextmanager
     def hold_upload(self) -> Iterator["UploadMemory"]:
@@ -183,13 +189,18 @@ class Admission:
         allowed_s = _BURST_SHARE * timeout_s
         if self._standing.stands(wait_s, now_s):
             allowed_s = min(
-                allowed_s, max(_STANDING_SHARE * timeout_s, self._engine_speed.time_for(self._busy_patches))
+                allowed_s, max(self._standing_s(timeout_s), self._engine_speed.time_for(self._busy_patches))
             )
         return wait_s > allowed_s
 
+    def _standing_s(self, timeout_s: float) -> float:
+        """How long a request may wait in a queue that stands; who asks for more time than the default can wait."""
+        default_s = self._settings.default_timeout_ms / 1000
+        return max(_STANDING_SHARE * timeout_s, timeout_s - (1 - _STANDING_SHARE) * default_s)
+
     def predicted_wait_s(self) -> float:
         """How long the work accepted so far will take; an empty house never refuses, so a rate is always learnt."""
-        decode_s = self.decode_rate.time_for(self.undecoded_images) / self._decode_threads
+        decode_s = self.decode_rate.time_for(self.undecoded_cost) / self._decode_threads
         return max(self.engine_wait_s(), decode_s)
 
     def engine_wait_s(self) -> float:

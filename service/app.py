@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -12,29 +13,33 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from service.access import Gate, guarded, open_gate
+from service.admin import admin_router
 from service.admission import Admission, Ledger, Rate, Speed
-from service.batching import BatchLimits, Lanes
 from service.brownout import BrownOut, steps_of
 from service.canary import Canary
 from service.classify import Classifier, ShortWay, classify_router
 from service.cores import usable_cores
-from service.decoding.opening import kept, open_decoder
+from service.decoding.opening import Decoders
+from service.door import AdmissionDoor
 from service.engine import Engine, Model
-from service.errors import DeviceLostError, StartError
+from service.errors import DeviceLostError
 from service.heartbeat import Heartbeat
+from service.library import Change, Library
 from service.lifecycle import Lifecycle, Phase
+from service.loaded import Loaded, Loader, WarmEngine, open_engine
 from service.logs import open_log, standard_error
 from service.metrics import Metrics
+from service.models import Behind, Models
 from service.observers import DecodeObserver, EngineObserver
-from service.pipeline import LocalMemory, PatchMemory, Pipeline, Queue
+from service.pipeline import LocalMemory, Pipeline
 from service.pixels import PixelBudget
 from service.problems import install_handlers
+from service.reload import Reload, Reloading
 from service.routes import information_router
-from service.runner import BatchRunner
-from service.scheduler import Scheduler
 from service.self_test import check_decoder_limits
 from service.settings import Settings
 from service.tracking import Tracking
+from service.trial import try_model
 from service.watched import WatchedEngine
 
 
@@ -46,7 +51,7 @@ def create_app(
     log: FilteringBoundLogger | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
-    """Load the model and put the service together around it, all in this process.
+    """Load the models and put the service together around them, all in this process.
 
     Args:
         settings: everything that can be chosen.
@@ -60,58 +65,59 @@ def create_app(
     """
     log = log or open_log(settings, standard_error(), is_terminal=False)
     gate = open_gate(settings, clock=clock)
-    engine = open_engine(settings, engine)
-    spec = engine.model.manifest.preprocessing
-    metrics, rate, limits = Metrics(), Rate(), batch_limits(settings, engine.model, engine.lanes)
-    watched = WatchedEngine(engine, clock)
-    runner = BatchRunner(watched, clock, engine.open_memory(limits), engine.lanes.number)
-    runner.warm_up()
-    watched.seen = True
     lifecycle = lifecycle or Lifecycle()
-    observer = EngineObserver(metrics, rate, log, lambda _: lifecycle.fail())
-    scheduler = Scheduler(runner.run, limits, clock, observer, engine.lanes)
+    metrics, rate = Metrics(), Rate()
     metrics.watch("engine_patches_per_second", "Speed of the engine, moving average", lambda: rate.per_s)
+    decoders = open_decoders(settings, metrics, log)
+    observer = EngineObserver(metrics, rate, log, lambda _: lifecycle.fail())
+    given = iter([engine] if engine else [])
+    watched: weakref.WeakSet[WatchedEngine] = weakref.WeakSet()
 
-    background: list[asyncio.Task[None]] = []
-
-    async def open_() -> None:
-        if settings.canary_interval_s:
-            canary = Canary(scheduler, spec, engine.golden_logits, observer.device_lost, clock)
-            background.append(asyncio.create_task(canary.watch(settings.canary_interval_s)))
-
-    async def close() -> None:
-        for task in background:
-            task.cancel()
-        await scheduler.close()
-        runner.close()
-
-    backend = Backend(
-        model=engine.model,
-        queue=scheduler,
-        memory=LocalMemory(spec.patch_dim),
-        speed=rate,
-        ledger=Ledger(),
-        open=open_,
-        close=close,
-    )
+    def watch(warm: WarmEngine) -> WatchedEngine:
+        watched.add(each := WatchedEngine(warm, clock))
+        each.seen = True
+        return each
 
     def look_for_a_hung_run(now_s: float) -> None:
-        if watched.running_s(now_s) > settings.engine_timeout_s and not lifecycle.failed:
+        longest_s = max((each.running_s(now_s) for each in watched), default=0.0)
+        if longest_s > settings.engine_timeout_s and not lifecycle.failed:
             observer.device_lost(DeviceLostError(f"a batch has been in the engine for {settings.engine_timeout_s:g} s"))
 
-    return assemble_app(settings, backend, metrics, lifecycle, log, clock, gate, [look_for_a_hung_run])
+    loader = Loader(lambda chosen: open_engine(chosen, next(given, None)), observer, clock, watch)
+
+    def open_model(chosen: Settings) -> Loaded:
+        loaded = loader(chosen)
+        decoders.open(loaded.model.manifest.preprocessing)  # here, for a reload is in a thread
+        return loaded
+
+    library = Library(settings, open_model, try_model)
+    library.load()
+
+    def behind(loaded: Loaded) -> Behind:
+        spec = loaded.model.manifest.preprocessing
+        canary = Canary(loaded.queue, spec, loaded.engine.golden_logits, observer.device_lost, clock)
+        return Behind(loaded.model, loaded.queue, LocalMemory(spec.patch_dim), loaded.close, canary.watch)
+
+    def connect(models: Models) -> Reload:
+        def switch(change: Change[Loaded]) -> None:
+            models.put(change.name, [behind(loaded) for loaded in change.after])
+
+        return Reloading(library, switch, metrics, log)
+
+    backend = Backend(
+        versions={name: [behind(loaded) for loaded in versions] for name, versions in library.versions().items()},
+        default=library.default,
+        speed=rate,
+        ledger=Ledger(),
+        connect=connect,
+        open=_nothing,
+        close=_nothing,
+    )
+    return assemble_app(settings, backend, decoders, metrics, lifecycle, log, clock, gate, [look_for_a_hung_run])
 
 
-def open_engine(settings: Settings, engine: Engine | None = None) -> Engine:
-    """The engine of the settings, or this one, checked and warm.
-
-    Raises:
-        StartError: if the model, the provider or the settings cannot serve.
-    """
-    engine = engine or Engine(settings)
-    _check_budgets(settings, engine.model)
-    engine.warm_up()
-    return engine
+async def _nothing() -> None:
+    """Models in this process need no connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,27 +125,33 @@ class Backend:
     """What stands behind the HTTP side: in the same process, or in one of its own.
 
     Attributes:
-        model: what is served.
-        queue: takes patch sequences, answers with the best classes.
-        memory: where patches are written for it.
+        versions: of each name what is behind it at the start, newest first.
+        default: the name that answers requests which name none.
         speed: of the engine, patches a second.
         ledger: what is accepted and not yet answered.
+        connect: is given the models, which it may change from then on; returns what loads them again.
         open: called before the first request.
-        close: called after the last one.
+        close: called after the last one, when every model is closed.
     """
 
-    model: Model
-    queue: Queue
-    memory: PatchMemory
+    versions: Mapping[str, Sequence[Behind]]
+    default: str
     speed: Speed
     ledger: Ledger
+    connect: Callable[[Models], Reload]
     open: Callable[[], Awaitable[None]]
     close: Callable[[], Awaitable[None]]
+
+
+def open_decoders(settings: Settings, metrics: Metrics, log: FilteringBoundLogger) -> Decoders:
+    """Decoders of the settings, none of which is open yet."""
+    return Decoders(settings, settings.decode_threads or usable_cores(), DecodeObserver(metrics, log))
 
 
 def assemble_app(
     settings: Settings,
     backend: Backend,
+    decoders: Decoders,
     metrics: Metrics,
     lifecycle: Lifecycle,
     log: FilteringBoundLogger,
@@ -154,51 +166,60 @@ def assemble_app(
     Raises:
         StartError: if the decoders do not start, or do not refuse what they must.
     """
-    check_decoder_limits(backend.model.manifest.preprocessing, settings.image_limits())
-    decode_threads = settings.decode_threads or usable_cores()
+    specs = [behind.model.manifest.preprocessing for versions in backend.versions.values() for behind in versions]
+    check_decoder_limits(specs[0], settings.image_limits())
     # One image a lane: with less an overload would leave a lane idle.
-    busy_patches = settings.lanes(usable_cores()) * backend.model.manifest.preprocessing.max_patches
-    admission = Admission(settings, decode_threads, backend.speed, backend.ledger, busy_patches=busy_patches)
+    busy_patches = settings.lanes(usable_cores()) * max(spec.max_patches for spec in specs)
+    admission = Admission(settings, decoders.threads, backend.speed, backend.ledger, busy_patches=busy_patches)
     metrics.watch("queue_patches", "Patches accepted and not yet answered", lambda: backend.ledger.all_queue_patches)
     metrics.watch("upload_bytes", "Bytes of uploads in memory", lambda: backend.ledger.all_upload_bytes)
-    brown_out = open_brown_out(settings, backend.model)
-    metrics.watch("brown_out_level", "Steps of fewer patches an image", lambda: brown_out.level)
+    lifecycle.require(decoders.able)
+    pool = ThreadPoolExecutor(decoders.threads, thread_name_prefix="decode")
+    pixels = PixelBudget(settings.max_pixels_in_flight)
+
+    def open_pipeline(behind: Behind) -> tuple[Pipeline, BrownOut]:
+        brown_out = open_brown_out(settings, behind.model)
+        manifest = behind.model.manifest
+        pipeline = Pipeline(
+            manifest,
+            settings.image_limits(),
+            admission,
+            behind.queue,
+            behind.memory,
+            pool,
+            pixels,
+            decoders.open(manifest.preprocessing),
+            clock,
+            decoders.observer,
+            lambda: brown_out.max_patches,
+            exact_decode=settings.exact_decode,
+        )
+        return pipeline, brown_out
+
+    models = Models(backend.default, open_pipeline, settings.canary_interval_s)
+    for name, versions in backend.versions.items():
+        models.put(name, versions)
+    reload = backend.connect(models)
+    metrics.watch("brown_out_level", "Steps of fewer patches an image", models.brown_out_level)
 
     def learn_wait(now_s: float) -> None:
-        brown_out.observe(admission.engine_wait_s(), now_s)
+        models.observe_wait(admission.engine_wait_s(), now_s)
 
     heartbeat = Heartbeat(clock, metrics, log, [learn_wait, *listeners])
     lifecycle.loop_turns = lambda: heartbeat.in_time
-    pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-    pixels = PixelBudget(settings.max_pixels_in_flight)
-    observer = DecodeObserver(metrics, log)
-    decoder = open_decoder(settings, backend.model.manifest.preprocessing, decode_threads, observer)
-    lifecycle.require(decoder.able)
-    pipeline = Pipeline(
-        backend.model.manifest,
-        settings.image_limits(),
-        admission,
-        backend.queue,
-        backend.memory,
-        pool,
-        pixels,
-        decoder,
-        clock,
-        observer,
-        lambda: brown_out.max_patches,
-        exact_decode=settings.exact_decode,
-    )
-    classifier = Classifier(settings, backend.model, pipeline, admission, lifecycle, metrics, clock)
+    classifier = Classifier(settings, models, admission, lifecycle, metrics, clock)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with kept(decoder, observer.threads_hung):
+        async with decoders.kept():
             await backend.open()
+            models.open()
             beating = asyncio.create_task(heartbeat.beat())
             lifecycle.advance(Phase.SERVING)
             yield
             lifecycle.advance(Phase.CLOSING)
             beating.cancel()
+            await models.close()
             await backend.close()
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -208,9 +229,13 @@ def assemble_app(
 
     app = _Service(wrap, lifespan)
     app.state.metrics = metrics
+    app.state.reload = reload
+    app.state.models = models
+    app.state.door = AdmissionDoor(settings, admission, lifecycle, metrics, log, clock)
     install_handlers(app)
     app.include_router(classify_router(classifier))
-    app.include_router(information_router(backend.model, lifecycle, metrics, brown_out.steps))
+    app.include_router(information_router(models, lifecycle, metrics))
+    app.include_router(admin_router(reload))
     return app
 
 
@@ -245,30 +270,7 @@ class _Service(FastAPI):
         return self._wrap(super().build_middleware_stack())
 
 
-def batch_limits(settings: Settings, model: Model, lanes: Lanes) -> BatchLimits:
-    """What one batch of this model may hold."""
-    return BatchLimits(
-        settings.max_batch_patches,
-        settings.max_batch_images,
-        settings.overhead_patches(lanes.number),
-        model.manifest.mixed_grids,
-    )
-
-
 def open_brown_out(settings: Settings, model: Model) -> BrownOut:
     """The brown-out of this model; one that never acts if it is switched off or its cost is not known."""
     steps = steps_of(model.manifest, settings.brown_out_max_loss) if settings.brown_out else ()
     return BrownOut(steps, settings.brown_out_wait_ms / 1000)
-
-
-def _check_budgets(settings: Settings, model: Model) -> None:
-    """A request that could never be accepted is a wrong setting, not an overload."""
-    if settings.default_timeout_ms > settings.max_timeout_ms:
-        raise StartError(f"--default-timeout-ms is over --max-timeout-ms, {settings.max_timeout_ms}")
-    needed = model.manifest.preprocessing.max_patches
-    for flag, value in (
-        ("--max-batch-patches", settings.max_batch_patches),
-        ("--max-queue-patches", settings.max_queue_patches),
-    ):
-        if value < needed:
-            raise StartError(f"{flag} is {value}, but one image of this model may have {needed} patches")

@@ -34,7 +34,22 @@ _TOOLS = ("torch", "onnx", "onnxscript", "safetensors", "huggingface_hub")
 
 def is_checkpoint(model: Path) -> bool:
     """Whether a MODEL has to be exported before it can be served."""
-    return str(model).startswith(_SCHEMES) or model.suffix in _SUFFIXES or model.is_dir()
+    if str(model).startswith(_SCHEMES) or model.suffix in _SUFFIXES:
+        return True
+    return model.is_dir() and not is_model_folder(model)
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether this is a folder of artifacts: `*.onnx` files and nothing that makes a folder a checkpoint.
+
+    Repositories of checkpoints hold `.onnx` files of other makers as well; what comes with a `config.json` or with
+    weights is never taken for ours.
+    """
+    if not path.is_dir():
+        return False
+    files = list(path.iterdir())
+    is_checkpoint_folder = any(file.name == "config.json" or file.suffix in _SUFFIXES for file in files)
+    return not is_checkpoint_folder and any(file.suffix == ".onnx" for file in files)
 
 
 def artifact_of(settings: EngineSettings) -> Path | None:

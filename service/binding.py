@@ -130,6 +130,12 @@ class BoundSession:
         """Logits, float32 [B, C]; arrays of one of our buffers are not copied again."""
         return self._thread.submit(self._run, patches, grid).result()
 
+    def close(self) -> None:
+        """Give the memory on the device back; nothing may run any more."""
+        self._thread.shutdown(wait=True)
+        self._bindings.clear()
+        self._session = None
+
     def _run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
         buffer = next((each for each in self._bindings if each.owns(patches, grid)), None)
         if buffer is None:

@@ -10,16 +10,17 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from model.manifest import Manifest
 from service.admission import Admission
 from service.disconnects import cancel_when_gone
-from service.engine import Model
 from service.errors import BadRequest, InvalidParameter, RequestError
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
-from service.pipeline import Job, Pipeline, Wanted
+from service.models import Models, Served
+from service.pipeline import Job, Wanted
 from service.predictions import MOST_RANKED
-from service.problems import MEDIA_TYPE, ProblemReply, refuse
-from service.replies import STAGES, ClassifyReply, name_of, result_of, timing_of
+from service.problems import problem, refuse
+from service.replies import STAGES, ClassifyReply, result_of, timing_of
 from service.settings import Settings
 from service.tracking import remember
 from service.uploads import read_uploads
@@ -54,6 +55,9 @@ class ClassifyQuery(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    model: str | None = Field(
+        default=None, description="NAME or NAME@VERSION of /models; default: the service's default model"
+    )
     k: _K | None = Field(default=None, description="labels per image, at most the model's; default 5")
     max_patches: _Whole | None = Field(
         default=None, description="patch budget per image: fewer is faster and less accurate; the model's own bounds it"
@@ -87,11 +91,12 @@ _BODY = {
     }
 }
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": {MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}}
+    status: problem(text)
     for status, text in {
         400: "`bad_request`, `bad_multipart`",
         401: "`unauthorized`: no valid API key, where the service has keys",
         403: "`forbidden`: a key for something else",
+        404: "`not_found`: there is no such model",
         408: "`upload_timeout`",
         413: "`body_too_large`",
         415: "`unsupported_media_type`",
@@ -110,21 +115,18 @@ class Classifier:
     def __init__(
         self,
         settings: Settings,
-        model: Model,
-        pipeline: Pipeline,
+        models: Models,
         admission: Admission,
         lifecycle: Lifecycle,
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
-        self._model = model
-        self._pipeline = pipeline
+        self._models = models
         self._admission = admission
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._clock = clock
-        self._name = name_of(model)
 
     async def __call__(self, request: Request, query: ClassifyQuery) -> Response:
         """Answer one request.
@@ -134,7 +136,11 @@ class Classifier:
         """
         if refusal := self._lifecycle.refusal:
             raise refusal
-        k, max_patches, timeout_s = self._check(query)
+        with self._models.choose(query.model) as served:
+            return await self._answer(request, query, served)
+
+    async def _answer(self, request: Request, query: ClassifyQuery, served: Served) -> Response:
+        k, max_patches, timeout_s = self._check(query, served.manifest)
         self._admission.check_open(self._clock(), timeout_s)
         with self._admission.hold_upload() as memory:
             uploads = await read_uploads(
@@ -148,20 +154,20 @@ class Classifier:
             uploaded_s = self._clock()
             with cancel_when_gone(request.receive):
                 wanted = Wanted(k, max_patches, uploaded_s + timeout_s, query.allow_degraded)
-                jobs = await self._pipeline.classify(uploads, wanted)
+                jobs = await served.pipeline.classify(uploads, wanted)
         self._count(jobs)
         if len(jobs) == 1 and jobs[0].error is not None:
             return refuse(request, jobs[0].error)  # raised, it would hold this frame and with it the patches
-        return self._reply(request, jobs, uploaded_s)
+        return self._reply(request, served, jobs, uploaded_s)
 
-    def _check(self, query: ClassifyQuery) -> tuple[int, int, float]:
+    def _check(self, query: ClassifyQuery, manifest: Manifest) -> tuple[int, int, float]:
         """`k`, patch budget and timeout in seconds, within what this model and this service allow."""
-        classes = len(self._model.manifest.labels)
+        classes = len(manifest.labels)
         k = min(_DEFAULT_K, classes) if query.k is None else query.k
         timeout_ms = self._settings.default_timeout_ms if query.timeout_ms is None else query.timeout_ms
         if k > classes or timeout_ms > self._settings.max_timeout_ms:
             raise InvalidParameter
-        own = self._model.manifest.preprocessing.max_patches
+        own = manifest.preprocessing.max_patches
         return k, min(query.max_patches or own, own), timeout_ms / 1000
 
     def _count(self, jobs: list[Job]) -> None:
@@ -170,7 +176,7 @@ class Classifier:
             if job.degraded:
                 self._metrics.degraded.inc()
 
-    def _reply(self, request: Request, jobs: list[Job], uploaded_s: float) -> Response:
+    def _reply(self, request: Request, served: Served, jobs: list[Job], uploaded_s: float) -> Response:
         state = request.scope["state"]
         arrived_s = state["arrived_s"]
         timing = timing_of(jobs, uploaded_s - arrived_s, self._clock() - arrived_s)
@@ -178,7 +184,7 @@ class Classifier:
             self._metrics.stage_took(stage, getattr(timing, stage) / 1000)
         remember(request, images=len(jobs), failed=sum(job.error is not None for job in jobs))
         reply = ClassifyReply(
-            model=self._name,
+            model=served.name,
             results=[result_of(job) for job in jobs],
             timing_ms=timing,
             request_id=state["request_id"],

@@ -44,9 +44,20 @@ def check_contract(session: Any, manifest: Manifest, path: Path) -> None:
             problems.append(f"{kind} {name!r} is missing")
         elif node.type != element or len(node.shape) != rank:
             problems.append(f"{kind} {name!r} is {node.type} of rank {len(node.shape)}, not {element} of rank {rank}")
+    problems = problems or _check_open_axes({name: node.shape for (_, name), node in found.items()})
     problems = problems or _check_sizes({name: node.shape[-1] for (_, name), node in found.items()}, manifest)
     if problems:
         raise StartError(f"the model {path} does not keep the contract: {'; '.join(problems)}")
+
+
+def _check_open_axes(shapes: dict[str, list[Any]]) -> list[str]:
+    """Any number of images and of patches: a graph that fixes one would fail at the first request of another size."""
+    return [
+        f"{name!r} is fixed to {size} in axis {axis}"
+        for name in _CONTRACT
+        for axis, size in enumerate(shapes[name][:-1])
+        if isinstance(size, int)
+    ]
 
 
 def _check_sizes(last: dict[str, Any], manifest: Manifest) -> list[str]:

@@ -13,6 +13,7 @@
     ├── NotFound                404 not_found
     ├── MethodNotAllowed        405 method_not_allowed
     ├── UploadTimeout           408 upload_timeout
+    ├── ModelRefused            409 model_refused
     ├── BodyTooLarge            413 body_too_large
     ├── AddressTooLong          414 address_too_long
     ├── UnsupportedMediaType    415 unsupported_media_type
@@ -142,6 +143,14 @@ class UploadTimeout(RequestError):
     sentence = "The request was not received in time or came too slowly."
 
 
+class ModelRefused(RequestError):
+    """A reload that found no file which may take the place of what is served."""
+
+    status = 409
+    code = "model_refused"
+    sentence = "The model was not reloaded and goes on as before; the log says why."
+
+
 class BodyTooLarge(RequestError):
     """Declared or counted bytes over the limit."""
 
@@ -205,7 +214,7 @@ class Overloaded(RequestError):
 
     def __init__(self, retry_after_s: int, status: int = 429) -> None:
         super().__init__()
-        self.retry_after_s = retry_after_s
+        self.retry_after_s: int = retry_after_s
         self.status = status
 
 

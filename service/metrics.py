@@ -42,6 +42,7 @@ class Metrics:
         self.fates = self._counter("scheduled_images", "Images that left the scheduler, by fate", "fate")
         self.degraded = self._counter("degraded_images", "Images with fewer patches than asked for, because of load")
         self.loop_stalls = self._counter("event_loop_stalls", "Times that an event loop did not turn for two seconds")
+        self.reloads = self._counter("reloads", "Models that were to be loaded again, by outcome", "outcome")
         # What is going on now; all return to 0 at rest.
         self.inflight = self._gauge("inflight_requests", "Requests without a complete reply")
         self.connections = self._gauge("open_connections", "Connections of clients")

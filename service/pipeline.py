@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from model.headers import ImageError, ImageHeader, ImageLimits, read_header
 from model.manifest import Manifest
 from model.preprocess import PatchSequence, choose_grid, enough
-from service.admission import Admission
+from service.admission import Admission, decode_cost
 from service.decoding.steps import Decoder
 from service.errors import DeadlineExceeded, Internal, NoPatchMemoryError, RequestError, from_image_error
-from service.pixels import PixelBudget, pixels_to_decode
+from service.pixels import PixelBudget, give_back_memory, pixels_to_decode
 from service.predictions import Prediction, name_best
 from service.scheduler import Inference
 
@@ -46,6 +46,7 @@ class Job:
         data: the file; emptied once decoded.
         grid: (rows, columns), known from the header.
         degraded: it would have had more patches under less load.
+        decode_cost: see `service.admission.decode_cost`; known from the header.
         decoding: in a decode thread; leaves `sequence`, `decode_s` and `preprocess_s`.
         inferring: in the queue or in the engine.
         decode_s: in the decode thread, from the file to RGB.
@@ -57,6 +58,7 @@ class Job:
     header: ImageHeader | None = None
     grid: tuple[int, int] = (0, 0)
     degraded: bool = False
+    decode_cost: int = 0
     decoding: Future[None] | None = None
     sequence: PatchSequence | None = None
     decode_s: float = 0.0
@@ -174,6 +176,7 @@ class Pipeline:
             except ImageError as error:
                 job.error = from_image_error(error, self._limits)
                 continue
+            job.decode_cost = decode_cost(job.header.width, job.header.height)
             job.grid = choose_grid(*job.header.upright_size, spec, wanted.max_patches)
             if budget is not None and job.grid[0] * job.grid[1] > budget:
                 job.grid, job.degraded = choose_grid(*job.header.upright_size, spec, budget), True
@@ -206,21 +209,21 @@ class Pipeline:
     def _start_decoding(self, jobs: list[Job], wanted: Wanted, ended: asyncio.Future[None]) -> None:
         loop, left = asyncio.get_running_loop(), len(jobs)
 
-        def one_decoded() -> None:
+        def one_decoded(cost: int) -> None:
             nonlocal left
             left -= 1
-            self._admission.decode_ended()
+            self._admission.decode_ended(cost)
             if left == 0 and not ended.done():
                 self._start_inference(jobs, wanted, ended)
 
-        def tell(_: Future[None]) -> None:
+        def tell(cost: int, _: Future[None]) -> None:
             with suppress(RuntimeError):  # the loop has been closed: nobody waits
-                loop.call_soon_threadsafe(one_decoded)
+                loop.call_soon_threadsafe(one_decoded, cost)
 
         for job in jobs:
-            self._admission.decode_begins()
+            self._admission.decode_begins(job.decode_cost)
             job.decoding = self._pool.submit(self._decode_one, job, wanted)
-            job.decoding.add_done_callback(tell)
+            job.decoding.add_done_callback(partial(tell, job.decode_cost))
 
     def _start_inference(self, jobs: list[Job], wanted: Wanted, ended: asyncio.Future[None]) -> None:
         """All images of a request in the same turn of the loop, so that they can share a batch."""
@@ -239,7 +242,7 @@ class Pipeline:
         if not ready:
             _end(ended)
         for job, sequence in ready:
-            self._admission.decode_rate.observe(1, job.decode_s + job.preprocess_s)
+            self._admission.decode_rate.observe(job.decode_cost, job.decode_s + job.preprocess_s)
             job.inferring = self._queue.submit(sequence, wanted.deadline_s)
             job.inferring.add_done_callback(one_answered)
 
@@ -259,9 +262,14 @@ class Pipeline:
 
     def _decode_one(self, job: Job, wanted: Wanted) -> None:
         assert job.header is not None  # noqa: S101 - a job without one has an error and does not come here
-        at_least = None if self._exact_decode else enough(job.header, self._manifest.preprocessing, job.grid)
-        with self._pixels.hold(pixels_to_decode(job.header, at_least), wanted.deadline_s - self._clock()):
-            self._decode_now(job, job.header, wanted)
+        spec = self._manifest.preprocessing
+        at_least = None if self._exact_decode else enough(job.header, spec, job.grid)
+        pixels = pixels_to_decode(job.header, at_least)
+        with self._pixels.hold(pixels, wanted.deadline_s - self._clock()):
+            try:
+                self._decode_now(job, job.header, wanted)
+            finally:
+                give_back_memory(pixels)
 
     def _decode_now(self, job: Job, header: ImageHeader, wanted: Wanted) -> None:
         if self._clock() >= wanted.deadline_s:

@@ -1,5 +1,7 @@
 """How many pixels are being decoded at a time: what bounds the memory of decoding."""
 
+import ctypes
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from threading import Condition
 from model.headers import ImageHeader
 from service.errors import DeadlineExceeded
 
+_LARGE_PIXELS = 8_000_000  # decoded; after one of these the allocator may keep hundreds of megabytes
 _SCALES = (8, 4, 2)  # at which Pillow's draft mode decodes a JPEG
 
 
@@ -70,3 +73,11 @@ def pixels_to_decode(header: ImageHeader, at_least: tuple[int, int] | None) -> i
     spare = min(width // at_least[0], height // at_least[1])
     scale = next((each for each in _SCALES if spare >= each), 1)
     return ceil(width / scale) * ceil(height / scale)
+
+
+def give_back_memory(pixels: int) -> None:
+    """After a large image: return to the system what the allocator (glibc's) keeps for the next one; a few ms."""
+    if pixels >= _LARGE_PIXELS and sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

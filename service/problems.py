@@ -39,6 +39,11 @@ class ProblemReply(Problem):
     request_id: str
 
 
+def problem(description: str) -> dict[str, Any]:
+    """How the OpenAPI document describes a reply that is a problem."""
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}}
+
+
 def describe(error: RequestError) -> Problem:
     """The document without a request id, as it stands among the results of several uploads."""
     return Problem(title=error.title, status=error.status, code=error.code, detail=error.detail)

@@ -14,10 +14,11 @@ import re
 from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.connections import Doorway, places_for_connections
+from service.door import Door
 from service.errors import AddressTooLong, BadRequest, HeadersTooLarge, Overloaded, RequestError, UploadTimeout
 from service.metrics import Metrics
 from service.problems import problem_response
@@ -30,7 +31,7 @@ _VERSIONS = {"1.0", "1.1"}  # the parser knows 0.9 and 2.0 as well
 _MOST_WAITING = 16  # pipelined requests of one connection: each keeps its headers, and the start of its body
 
 
-def bounded_protocol(settings: Settings, metrics: Metrics) -> type[HttpToolsProtocol]:
+def bounded_protocol(settings: Settings, metrics: Metrics, door: Door | None = None) -> type[HttpToolsProtocol]:
     """The protocol class for these settings, in the form that uvicorn takes.
 
     Raises:
@@ -40,7 +41,7 @@ def bounded_protocol(settings: Settings, metrics: Metrics) -> type[HttpToolsProt
 
     class _Bounded(BoundedProtocol):
         def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **rest: Any) -> None:
-            super().__init__(settings, metrics, doorway, config, server_state, app_state, **rest)
+            super().__init__(settings, metrics, doorway, door, config, server_state, app_state, **rest)
 
     return _Bounded
 
@@ -53,6 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
         settings: Settings,
         metrics: Metrics,
         doorway: Doorway,
+        door: Door | None,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -63,6 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._metrics = metrics
         self._doorway = doorway
         self._served = False  # otherwise only a probe is answered
+        self._door = door
         self._reading_headers = True
         self._header_fields = 0
         self._header_bytes = 0
@@ -130,7 +133,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_fields += 1
         if self._header_fields > self._settings.max_header_fields:
             self._violate(HeadersTooLarge())
-        super().on_header(name, value)
+        super().on_header(name, value.rstrip(b" \t"))  # the parser leaves what may follow a value
         if sum(len(name) + len(value) for name, value in self.headers) > self._settings.max_header_bytes:
             self._violate(HeadersTooLarge())
 
@@ -146,6 +149,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = self.cycle.keep_alive and self._served
         self._reading_headers = False
         self._stop_timer()
+        if self._dropping:  # refused at the door
+            self._start_timer(self._settings.linger_timeout_s, self.transport.close)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Where uvicorn makes a task of a request, whose body may not be here yet.
+
+        Pipelined requests go by the app: each would be refused inside the refusal of the one before.
+        """
+        if self._door is not None and cycle.keep_alive and not self.pipeline:
+            reply = self._door.refusal(cycle.scope)  # type: ignore[arg-type]
+            if reply is not None:
+                self.transport.write(reply)
+                cycle.response_started = cycle.response_complete = True
+                self.on_response_complete()
+                return
+        super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

@@ -83,6 +83,8 @@ class ModelSummary(ModelName):
     provider: str
     classes: int
     max_patches: int
+    newest: bool = Field(description="answers to NAME alone; every version answers to NAME@VERSION")
+    default: bool = Field(description="answers requests that name no model")
 
 
 class ModelList(BaseModel):
@@ -96,7 +98,7 @@ def name_of(model: Model) -> ModelName:
     return ModelName(name=model.manifest.name, version=model.manifest.version, digest=model.digest)
 
 
-def summary_of(model: Model) -> ModelSummary:
+def summary_of(model: Model, *, newest: bool, default: bool) -> ModelSummary:
     """The entry of a model in the list."""
     manifest = model.manifest
     return ModelSummary(
@@ -106,6 +108,8 @@ def summary_of(model: Model) -> ModelSummary:
         provider=model.provider,
         classes=len(manifest.labels),
         max_patches=manifest.preprocessing.max_patches,
+        newest=newest,
+        default=default,
     )
 
 

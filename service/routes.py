@@ -1,6 +1,5 @@
 """The routes that inform: probes, metrics, models, pages."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -8,11 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
-from service.brownout import Step
-from service.engine import Model
-from service.errors import NotFound
 from service.lifecycle import Lifecycle
 from service.metrics import CONTENT_TYPE, Metrics
+from service.models import Models
+from service.problems import problem
 from service.replies import ModelList, summary_of
 
 # Scripts and styles are in the page itself; nothing is loaded from anywhere else.
@@ -23,11 +21,11 @@ _PAGE_POLICY = (
 _PROBE_METHODS = ["GET", "HEAD"]
 
 
-def information_router(model: Model, lifecycle: Lifecycle, metrics: Metrics, steps: Sequence[Step]) -> APIRouter:
-    """All routes but /classify; `steps` are those of the model's brown-out."""
+def information_router(models: Models, lifecycle: Lifecycle, metrics: Metrics) -> APIRouter:
+    """All routes but /classify."""
     router = APIRouter()
     _add_probes(router, lifecycle, metrics)
-    _add_models(router, model, steps)
+    _add_models(router, models)
     _add_page(router, "/", "index.html")
     _add_page(router, "/docs", "docs.html")
     _add_schema(router)
@@ -53,23 +51,32 @@ def _add_probes(router: APIRouter, lifecycle: Lifecycle, metrics: Metrics) -> No
         return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
-def _add_models(router: APIRouter, model: Model, steps: Sequence[Step]) -> None:
+def _add_models(router: APIRouter, models: Models) -> None:
     @router.get("/models", response_model=ModelList)
-    async def models() -> ModelList:
-        """What is served."""
-        return ModelList(models=[summary_of(model)])
+    async def listed() -> ModelList:
+        """What is served: every version of every model."""
+        default = models.choose(None)
+        return ModelList(
+            models=[
+                summary_of(served.model, newest=models.is_newest(served), default=served is default)
+                for served in models.all()
+            ]
+        )
 
-    @router.get("/models/{name}")
+    @router.get("/models/{name}", responses={404: problem("`not_found`")})
     async def one_model(name: str) -> dict[str, Any]:
-        """The manifest of a model, its digest, its state, and how many patches an image has as the load rises."""
-        if name != model.manifest.name:
-            raise NotFound
+        """The manifest of a model, its digest, its state, and how many patches an image has as the load rises.
+
+        `name` is NAME or NAME@VERSION.
+        """
+        served = models.choose(name)
+        model = served.model
         return {
             "manifest": asdict(model.manifest),
             "digest": model.digest,
             "provider": model.provider,
             "state": "ready",
-            "brown_out": [asdict(step) for step in steps],
+            "brown_out": [asdict(step) for step in served.brown_out.steps],
         }
 
 

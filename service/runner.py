@@ -93,6 +93,22 @@ class SharedTime:
             return self._last
 
 
+class EngineRoom:
+    """What all models of a service share: the lanes, and the time of whatever is in them.
+
+    So a second model takes turns with the first instead of adding to it, and patches over shares of time stay the
+    speed of the whole.
+
+    Args:
+        clock: monotonic, seconds.
+        lanes: batches in it at a time.
+    """
+
+    def __init__(self, clock: Callable[[], float], lanes: int) -> None:
+        self.lanes = threading.Semaphore(lanes)
+        self.time = SharedTime(clock)
+
+
 class BatchRunner:
     """Fills and runs batches.
 
@@ -101,19 +117,25 @@ class BatchRunner:
         clock: monotonic, seconds.
         memory: what they are written into; by default memory of the host, every batch in its own shape.
         lanes: batches in the engine at a time.
+        room: shared with the runners of other models; by default there are none.
     """
 
     def __init__(
-        self, engine: ArrayEngine, clock: Callable[[], float], memory: BatchMemory | None = None, lanes: int = 1
+        self,
+        engine: ArrayEngine,
+        clock: Callable[[], float],
+        memory: BatchMemory | None = None,
+        lanes: int = 1,
+        room: EngineRoom | None = None,
     ) -> None:
         self._engine = engine
         self._memory = memory or BatchMemory()
         self._free: SimpleQueue[BatchBuffer] = SimpleQueue()
         for buffer in self._memory.buffers:
             self._free.put(buffer)
-        self._lanes = threading.Semaphore(lanes)
+        room = room or EngineRoom(clock, lanes)
+        self._lanes, self._time = room.lanes, room.time
         self._several = lanes > 1
-        self._time = SharedTime(clock)
         self._threads = ThreadPoolExecutor(
             len(self._memory.buffers),
             thread_name_prefix="engine",

@@ -18,6 +18,7 @@ from service.errors import (
     DeviceLost,
     DeviceLostError,
     Draining,
+    EngineError,
     Internal,
     OutOfMemoryError,
     Overloaded,
@@ -85,6 +86,12 @@ class SchedulerObserver:
 
     def batches_limited(self, max_batch_patches: int) -> None:
         """Batches have at most so many patches from now on: less after one that did not fit, later more again."""
+
+
+def _check_count(run: Run, images: int) -> None:
+    """Raises: EngineError: if there is not one answer for each image."""
+    if len(run.rankings) != images:
+        raise EngineError(f"the engine answered {len(run.rankings)} of {images} images")
 
 
 class RunBatch(Protocol):
@@ -259,6 +266,7 @@ class Scheduler:
         sizes = (len(part), sum(lengths), len(part) * max(lengths))
         try:
             run = await self._run([ticket.sequence for ticket in part], alone=alone)
+            _check_count(run, len(part))
         except Exception as error:  # noqa: BLE001 - whatever a run raises, its images must get an outcome
             self._observer.batch_ran(BatchReport(*sizes, seconds=self._clock() - started, failed=True))
             self._observer.engine_failed(error, len(part))

@@ -43,19 +43,29 @@ def serve(settings: Settings, engine: Engine | None = None) -> None:
         StartError: if the service cannot start.
     """
     quiet_libraries()
+    hangs_up = hasattr(signal, "SIGHUP") and not sys.stderr.isatty()  # on a terminal it says that the terminal is gone
+    if hangs_up:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something that could be loaded again
     lifecycle = Lifecycle()
     stream = BackgroundStream(sys.stderr)
     log = open_log(settings, stream, is_terminal=sys.stderr.isatty())
     app = create_app(settings, engine=engine, lifecycle=lifecycle, log=log)
     app.state.metrics.watch("log_lines_lost", "Log lines that could not be written", lambda: stream.lost)
     (listener,) = listen(settings)
+
+    def serving() -> None:
+        log.info("models_loaded", **app.state.models.facts())
+        announce(listener)
+
     server = Server(
         server_config(app, settings, app.state.metrics),
         lifecycle,
         settings.drain_delay_s,
         (signal.SIGINT, signal.SIGTERM),
-        lambda: announce(listener),
+        serving,
     )
+    if hangs_up:
+        server.reload_with(app.state.reload.soon)
     server.run(sockets=[listener])
     log.info("stopped", failed=lifecycle.failed)
     stream.close(timeout_s=1.0)
@@ -67,7 +77,7 @@ def server_config(app: FastAPI, settings: Settings, metrics: Metrics) -> uvicorn
     """How uvicorn runs the app."""
     return uvicorn.Config(
         app,
-        http=bounded_protocol(settings, metrics),
+        http=bounded_protocol(settings, metrics, app.state.door),
         loop=_loop_name(),
         ws="none",
         lifespan="on",
@@ -105,11 +115,16 @@ class Server(uvicorn.Server):
         self._signals = signals
         self._serving = serving
         self._alive: Connection | None = None
+        self._reload: Callable[[], None] | None = None
         self._closing_at_s: float | None = None
 
     def end_with(self, alive: Connection) -> None:
         """End as after a signal when this connection comes to its end."""
         self._alive = alive
+
+    def reload_with(self, reload: Callable[[], None]) -> None:
+        """Call this, in the event loop, for every SIGHUP."""
+        self._reload = reload
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, the second ends the process."""
@@ -126,6 +141,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self._alive is not None:
             asyncio.get_running_loop().add_reader(self._alive, self._orphaned)
+        if self._reload is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
         if not self.should_exit:
             self._serving()

@@ -32,8 +32,20 @@ class EngineSettings(_Group):
 
     model: CliPositionalArg[Path | None] = Field(
         default=None,
-        description="artifact (.onnx) to serve; default: the bundled one. A checkpoint (a file, a folder, "
-        "hf:ORG/NAME[@REVISION], timm:NAME, torchvision:NAME) is exported first, once",
+        description="artifact (.onnx) to serve, or a folder of them; default: the bundled one. A checkpoint (a file, a "
+        "folder, hf:ORG/NAME[@REVISION], timm:NAME, torchvision:NAME) is exported first, once",
+    )
+    default_model: str | None = Field(
+        default=None,
+        description="name of the model that answers requests which name none; default: that of the first file by name",
+    )
+    model_sha256: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}(,[0-9a-f]{64})*$",
+        description="SHA-256 of the only file that may be served, hexadecimal; several, separated by commas",
+    )
+    reload_timeout_s: float = Field(
+        default=120.0, gt=0, description="time in which a child process must have tried a new model file, seconds"
     )
     cache_dir: Path | None = Field(
         default=None, description="where exported checkpoints are kept; default: patchserve in the user's cache folder"

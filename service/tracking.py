@@ -54,7 +54,7 @@ class Tracking:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        state["request_id"] = _request_id(scope)
+        state["request_id"] = request_id_of(scope)
         state["arrived_s"] = started = self._clock()
         reply = _Reply(send, state["request_id"], self._lifecycle)
         with self._metrics.inflight.track_inprogress():
@@ -118,7 +118,7 @@ class _Reply:
         await self._send(message)
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(scope: Scope) -> str:
     """The caller's id if it is harmless, else a new one."""
     given = Headers(scope=scope).getlist("x-request-id")
     return given[0] if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]) else new_request_id()

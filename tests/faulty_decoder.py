@@ -1,6 +1,7 @@
 """Decoders that fail on command: the module that tests name instead of `service.decoding.worker`.
 
-The width of an image is the command, for a decoder knows nothing else of it. `serve` is the program with such decoders.
+The width of an image is the command, for a decoder knows nothing else of it. `serve` is `patchserve` with such
+decoders.
 """
 
 import functools

@@ -58,7 +58,7 @@ def main() -> None:
         serve(settings, FaultyEngine(Engine(settings), Path(commands)))  # type: ignore[arg-type]
 
     def open_faulty(settings: Settings) -> Any:
-        from service.app import open_engine
+        from service.loaded import open_engine
 
         return FaultyEngine(open_engine(settings), Path(commands))
 

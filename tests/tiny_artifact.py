@@ -31,7 +31,8 @@ def write_artifact(path: Path, manifest: Manifest | None = MANIFEST, **changes: 
     Args:
         path: where.
         manifest: None leaves it out.
-        changes: `patches_name`, `patches_type`, `classes`, `scale` (NaN makes NaN logits), `extra_input`.
+        changes: `patches_name`, `patches_type`, `classes`, `scale` (NaN makes NaN logits), `extra_input`, `length` (a
+            number fixes the axis of patches), `opset`, `ballast` (an array that weighs and does nothing else).
     """
     model = build_model(**changes)
     if manifest is not None:
@@ -47,6 +48,9 @@ def build_model(
     scale: float = 10.0,
     *,
     extra_input: bool = False,
+    length: int | str = "patches_count",
+    opset: int = 17,
+    ballast: np.ndarray[Any, Any] | None = None,
 ) -> onnx.ModelProto:
     """The graph of `write_artifact`."""
     width = PATCH * PATCH * 3
@@ -63,6 +67,8 @@ def build_model(
         "axis1": np.array([1], np.int64),
         "axis2": np.array([2], np.int64),
     }
+    if ballast is not None:
+        constants["ballast"] = ballast
     nodes = [
         helper.make_node("ReduceProd", ["grid"], ["count"], axes=[1], keepdims=1),  # [B, 1]
         helper.make_node("Shape", [patches_name], ["longest"], start=1, end=2),
@@ -80,8 +86,15 @@ def build_model(
         helper.make_node("Div", ["total", "divisor"], ["embedding"]),
         helper.make_node("MatMul", ["embedding", "head"], ["logits"]),  # [B, K]
     ]
+    outputs = [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes]),
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 3]),
+    ]
+    if ballast is not None:  # what no output depends on would not be kept
+        nodes.append(helper.make_node("Gather", ["ballast", "places"], ["some"]))
+        outputs.append(helper.make_tensor_value_info("some", TensorProto.FLOAT, ["patches_count"]))
     inputs = [
-        helper.make_tensor_value_info(patches_name, patches_type, ["batch", "patches_count", width]),
+        helper.make_tensor_value_info(patches_name, patches_type, ["batch", length, width]),
         helper.make_tensor_value_info("grid", TensorProto.INT64, ["batch", 2]),
     ]
     if extra_input:
@@ -90,13 +103,10 @@ def build_model(
         nodes,
         "tiny",
         inputs,
-        [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes]),
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 3]),
-        ],
+        outputs,
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 def renamed(**fields: Any) -> Manifest:

@@ -71,11 +71,11 @@ class ThreadDecoder:
         """Nothing: a thread ends by itself, or with the process."""
 
 
-async def watch_threads(decoder: ThreadDecoder, tell: Callable[[int], None]) -> None:
+async def watch_threads(hung: Callable[[], int], tell: Callable[[int], None]) -> None:
     """Tell how many threads are hung, whenever that changes; does not return."""
     before = 0
     while True:
-        if (now := decoder.hung()) != before:
+        if (now := hung()) != before:
             tell(now)
             before = now
         await asyncio.sleep(_LOOK_EVERY_S)

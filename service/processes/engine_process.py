@@ -9,19 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
 from structlog.typing import FilteringBoundLogger
 
 from service.admission import Rate
-from service.app import batch_limits
-from service.batching import BatchLimits, Lanes
-from service.buffers import BatchMemory
 from service.canary import Canary
 from service.engine import Model
 from service.errors import DeviceLostError, StartError
+from service.loaded import OpenEngine, batch_limits
 from service.logs import BackgroundStream, open_log, quiet_libraries
 from service.metrics import Metrics
 from service.observers import EngineObserver
@@ -33,23 +29,6 @@ from service.scheduler import BatchReport, Scheduler
 from service.server import leave, run_loop
 from service.settings import Settings
 from service.watched import WatchedEngine
-
-
-class WarmEngine(Protocol):
-    """The part of `service.engine.Engine` that is needed here."""
-
-    model: Model
-    lanes: Lanes
-    golden_logits: NDArray[np.float32]
-
-    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
-        """Logits, float32 [B, C]; on all cores if it is `alone`."""
-
-    def open_memory(self, limits: BatchLimits) -> BatchMemory:
-        """Where batches are written, and the shapes that they are padded to."""
-
-
-OpenEngine = Callable[[Settings], WarmEngine]
 
 
 def run_engine_process(
@@ -78,6 +57,8 @@ def run_engine_process(
     log = open_log(settings, stream, is_terminal=sys.stderr.isatty()).bind(process="engine")
     try:
         engine = open_engine(settings)
+        if settings.default_model not in {None, engine.model.manifest.name}:
+            raise StartError(f"--default-model: there is no such model, only {engine.model.manifest.name}")  # noqa: TRY301
         _cut_slabs(settings, shared, engine.model)
         watched = WatchedEngine(
             engine, time.monotonic, lambda started_s: shared.board.write(ENGINE_ROW, Column.RUN_STARTED_S, started_s)

@@ -13,7 +13,7 @@ from service.errors import StartError
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.processes.engine_process import OpenEngine
+    from service.loaded import OpenEngine
 
 
 def serve_with_processes(settings: Settings, http_processes: int, open_engine: "OpenEngine | None" = None) -> NoReturn:
@@ -32,7 +32,7 @@ def serve_with_processes(settings: Settings, http_processes: int, open_engine: "
     folder = _metrics_folder()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # read when prometheus-client is imported
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads here, and this process forks
-    from service import app  # noqa: PLC0415 - after the variables above
+    from service import loaded  # noqa: PLC0415 - after the variables above
     from service.processes.supervisor import Supervisor  # noqa: PLC0415
 
     shares = {
@@ -41,7 +41,7 @@ def serve_with_processes(settings: Settings, http_processes: int, open_engine: "
     }
     try:
         settings = settings.model_copy(update=shares)
-        sys.exit(Supervisor(settings, http_processes, open_engine or app.open_engine).run())
+        sys.exit(Supervisor(settings, http_processes, open_engine or loaded.open_engine).run())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

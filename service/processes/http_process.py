@@ -5,16 +5,18 @@ import sys
 import time
 from multiprocessing.connection import Connection
 
-from service.app import Backend, assemble_app
+from service.app import Backend, assemble_app, open_decoders
 from service.engine import Model
 from service.errors import StartError
 from service.lifecycle import Lifecycle
 from service.logs import BackgroundStream, open_log, quiet_libraries
 from service.metrics import Metrics
+from service.models import Behind
 from service.processes.board import Column
 from service.processes.ledger import BoardLedger, BoardSpeed
 from service.processes.remote import RemoteQueue
 from service.processes.shared import ENGINE_ROW, Seat, Shared
+from service.reload import never_reload
 from service.server import Server, leave, server_config
 from service.settings import Settings
 
@@ -46,7 +48,8 @@ def run_http_process(
     try:
         seat.slab.cut(model.manifest)
         backend = _connect(shared, seat, life, model)
-        app = assemble_app(settings, backend, metrics, lifecycle, log, time.monotonic, shared.gate)
+        decoders = open_decoders(settings, metrics, log)
+        app = assemble_app(settings, backend, decoders, metrics, lifecycle, log, time.monotonic, shared.gate)
         config = server_config(app, settings, metrics)
     except StartError as error:
         report.send(str(error))
@@ -69,15 +72,20 @@ def _connect(shared: Shared, seat: Seat, life: int, model: Model) -> Backend:
     async def close() -> None:
         queue.close()
 
+    name = model.manifest.name
     return Backend(
-        model=model,
-        queue=queue,
-        memory=seat.slab,
+        versions={name: [Behind(model, queue, seat.slab, close)]},
+        default=name,
         speed=BoardSpeed(shared.board),
         ledger=BoardLedger(shared.board, seat.row),
+        connect=lambda _: never_reload,
         open=queue.open,
-        close=close,
+        close=_nothing,
     )
+
+
+async def _nothing() -> None:
+    """The model has closed the connection."""
 
 
 def watch_board(metrics: Metrics, shared: Shared) -> None:

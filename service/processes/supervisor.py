@@ -12,6 +12,7 @@ parent itself is killed, the others notice and end in the same order.
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,11 +27,13 @@ from structlog.typing import FilteringBoundLogger
 from service.access import open_gate
 from service.engine import Model
 from service.errors import StartError
+from service.loaded import OpenEngine
 from service.logs import open_log, standard_error
 from service.processes.board import Board, Column
-from service.processes.engine_process import OpenEngine, run_engine_process
+from service.processes.engine_process import run_engine_process
 from service.processes.http_process import run_http_process
 from service.processes.shared import ENGINE_ROW, Shared, reserve
+from service.replies import name_of
 from service.server import announce, listen
 from service.settings import Settings
 
@@ -108,6 +111,13 @@ class Supervisor:
         signal.set_wakeup_fd(self._waker)
         for each in _SIGNALS:
             signal.signal(each, self._on_signal)
+        if not sys.stderr.isatty():  # on a terminal it says that the terminal is gone
+            signal.signal(signal.SIGHUP, self._on_hangup)
+
+    def _on_hangup(self, _: int, __: FrameType | None) -> None:
+        self._log.error(
+            "model_reload", outcome="refused", reason="several processes cannot reload: use --http-workers 1"
+        )
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._signals += 1
@@ -194,6 +204,9 @@ class Supervisor:
             self._log.info("process_started", process=child.name, life=child.life)
         if not self._announced and all(each.ready for each in self._http):
             self._announced = True
+            if self._model is not None:
+                name = name_of(self._model)
+                self._log.info("models_loaded", default=name.name, models=[name.model_dump()])
             announce(self._shared.seats[0].listener)
 
     def _bad_start(self, child: _Child, reason: str) -> None:
@@ -252,5 +265,7 @@ def _in_child(target: Callable[..., None], *arguments: Any) -> None:
     signal.set_wakeup_fd(-1)
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_DFL)
+    if callable(signal.getsignal(signal.SIGHUP)):  # the parent alone says what a SIGHUP does
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     target(*arguments)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.admission import Admission, Rate
+from service.admission import Admission, Rate, decode_cost
 from service.errors import Overloaded
 from service.settings import AdmissionSettings
 
@@ -82,6 +82,16 @@ def test_a_burst_may_wait_longer_than_a_queue_that_stands() -> None:
     admission.check_open(1.3, 2.0)
 
 
+def test_who_has_more_time_than_the_default_may_use_it_in_a_standing_queue() -> None:
+    for timeout_s, wait_s in ((2.0, 0.4), (3.0, 1.4), (1.5, 0.3), (30.0, 24.0)):
+        admission = standing()
+        admission.ledger.add_patches(-100 + int(100 * wait_s) - 1)
+        admission.check_open(1.1, timeout_s)
+        admission.ledger.add_patches(2)
+        with pytest.raises(Overloaded):
+            admission.check_open(1.2, timeout_s)
+
+
 def test_a_standing_queue_never_leaves_a_lane_idle() -> None:
     standing(busy_patches=100).check_open(1.1, 2.0)
     with pytest.raises(Overloaded):
@@ -90,15 +100,20 @@ def test_a_standing_queue_never_leaves_a_lane_idle() -> None:
 
 def test_slow_decoding_is_predicted_too() -> None:
     admission = gate()
-    admission.decode_rate.observe(1, 1.0)
+    admission.decode_rate.observe(1000, 1.0)
     for _ in range(4):
-        admission.decode_begins()
+        admission.decode_begins(1000)
     assert admission.predicted_wait_s() == pytest.approx(2.0)
     with pytest.raises(Overloaded), admission.reserve(1, 0.0, 1.9):
         pass
     for _ in range(4):
-        admission.decode_ended()
+        admission.decode_ended(1000)
     assert admission.predicted_wait_s() == 0
+
+
+def test_a_large_image_costs_as_much_as_its_pixels() -> None:
+    assert decode_cost(7000, 7000) > 400 * decode_cost(224, 224)
+    assert decode_cost(1, 1) > 0.4 * decode_cost(224, 224), "opening a file has its price"
 
 
 def test_an_empty_house_never_refuses_so_a_bad_estimate_heals() -> None:

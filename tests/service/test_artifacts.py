@@ -16,7 +16,7 @@ import pytest
 from model.headers import ImageLimits
 from model.preprocess import preprocess
 from service import artifacts
-from service.artifacts import artifact_of, is_checkpoint
+from service.artifacts import artifact_of, is_checkpoint, is_model_folder
 from service.errors import StartError
 from service.settings import EngineSettings
 
@@ -235,3 +235,20 @@ def test_from_a_hub_to_the_logits_of_timm(tmp_path: Path, monkeypatch: pytest.Mo
         expected = theirs(transform(Image.open(tmp_path / "photo.png"))[None])[0].numpy()
     logits = engine.run(*assemble([sequence]))[0]
     assert np.abs(logits - expected).max() < 0.01 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a.onnx", "notes.txt"], True),
+        (["model.onnx", "config.json"], False),
+        (["model.onnx", "model.safetensors"], False),
+        (["model.onnx", "pytorch_model.bin"], False),
+        ([], False),
+    ],
+)
+def test_a_folder_is_of_artifacts_or_a_checkpoint(tmp_path: Path, names: list[str], expected: bool) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert is_model_folder(tmp_path) == expected
+    assert is_checkpoint(tmp_path) == (not expected)

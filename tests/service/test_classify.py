@@ -404,7 +404,7 @@ async def test_a_bug_is_a_problem_document_too(serving: Serving, red: bytes, mon
         raise ZeroDivisionError("secret")
 
     async with serving() as client:
-        monkeypatch.setattr("service.pipeline.cut", broken)
+        monkeypatch.setattr("service.decoding.steps.cut", broken)
         response = await classify(client, red)
         assert problem(response) == (500, "internal")
         monkeypatch.setattr("service.classify.read_uploads", broken)

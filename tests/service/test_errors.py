@@ -14,6 +14,7 @@ CONTRACT = {
     ("not_found", 404),
     ("method_not_allowed", 405),
     ("upload_timeout", 408),
+    ("model_refused", 409),
     ("body_too_large", 413),
     ("address_too_long", 414),
     ("unsupported_media_type", 415),

@@ -72,7 +72,7 @@ async def test_the_schema_describes_bodies_parameters_and_problems(serving: Serv
     classify = schema["paths"]["/classify"]["post"]
     assert classify["requestBody"]["content"].keys() == {"multipart/form-data", "image/*"}
     parameters = {each["name"]: each["schema"].get("anyOf", [each["schema"]])[0] for each in classify["parameters"]}
-    assert parameters.keys() == {"k", "max_patches", "timeout_ms", "allow_degraded"}
+    assert parameters.keys() == {"model", "k", "max_patches", "timeout_ms", "allow_degraded"}
     assert parameters["allow_degraded"]["type"] == "boolean"
     assert (parameters["k"]["minimum"], parameters["k"]["maximum"]) == (1, 100)
     assert {"200", "400", "408", "413", "415", "422", "429", "500", "503", "504"} <= classify["responses"].keys()

@@ -13,7 +13,7 @@ from model.preprocess import PatchSequence
 from service.buckets import Buckets
 from service.buffers import BatchBuffer, BatchMemory
 from service.errors import EngineError, StartError
-from service.runner import BatchRunner, Run, SharedTime
+from service.runner import BatchRunner, EngineRoom, Run, SharedTime
 
 pytestmark = pytest.mark.anyio
 
@@ -262,3 +262,28 @@ async def test_lanes_let_decoding_go_first_and_a_single_run_does_not(lanes: int,
     runner.close()
     assert niceness == [max(before, 10) if behind else before]
     assert os.getpriority(os.PRIO_PROCESS, 0) == before, "it is of the thread alone"
+
+
+def test_models_that_share_a_room_take_turns() -> None:
+    class OneAtATime:
+        def __init__(self) -> None:
+            self.inside = self.most = 0
+
+        def run(
+            self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True
+        ) -> NDArray[np.float32]:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            time.sleep(0.002)  # gives the other thread its chance
+            self.inside -= 1
+            return np.zeros((len(patches), 2), np.float32)
+
+    async def run_both(room: EngineRoom | None) -> int:
+        engine = OneAtATime()
+        runners = [BatchRunner(engine, time.monotonic, room=room) for _ in range(2)]
+        image = PatchSequence(np.zeros((1, 12), np.uint8), (1, 1), 2, 2, "PNG")
+        await asyncio.gather(*(runner.run([image]) for runner in runners for _ in range(10)))
+        return engine.most
+
+    assert asyncio.run(run_both(EngineRoom(time.monotonic, 1))) == 1
+    assert asyncio.run(run_both(None)) == 2

@@ -68,7 +68,7 @@ def test_hung_threads_are_told_when_their_number_changes(monkeypatch: pytest.Mon
             told.append(count)
             changed.set()
 
-        task = asyncio.create_task(watch_threads(hanging.decoder, tell))
+        task = asyncio.create_task(watch_threads(hanging.decoder.hung, tell))
         async with asyncio.timeout(20):
             hanging.now_s += 15.0
             await changed.wait()

@@ -1,0 +1,117 @@
+"""Loading models again while they are served: for `POST /models/{name}/reload` and for SIGHUP."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic
+
+from structlog.typing import FilteringBoundLogger
+
+from service.errors import ModelRefused, NotFound
+from service.library import Change, Library, OpenedT
+from service.metrics import Metrics
+from service.replies import ModelName, name_of
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload did to one name.
+
+    Attributes:
+        name: of the model; empty for a file of no model.
+        outcome: `added`, `reloaded`, `unchanged` or `refused`.
+        old: the newest version before; None if there was none.
+        new: the newest version from now on.
+    """
+
+    name: str
+    outcome: str
+    old: ModelName | None
+    new: ModelName | None
+
+
+Reload = Callable[[str | None], Awaitable[list[Reloaded]]]  # for one name, or for all; raises NotFound
+
+
+async def never_reload(_: str | None) -> list[Reloaded]:
+    """Several processes that share a model keep it until they are started again.
+
+    Raises:
+        ModelRefused: always.
+    """
+    raise ModelRefused
+
+
+class Reloading(Generic[OpenedT]):
+    """One reload at a time, in a thread.
+
+    Args:
+        library: the files.
+        switch: called in the event loop with every change that is one.
+        metrics: counts outcomes.
+        log: is told why.
+    """
+
+    def __init__(
+        self,
+        library: Library[OpenedT],
+        switch: Callable[[Change[OpenedT]], None],
+        metrics: Metrics,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._library = library
+        self._switch = switch
+        self._metrics = metrics
+        self._log = log
+        self._lock = asyncio.Lock()
+        # Its own, for the end of the process waits for the threads that the loop gives out.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reload")
+        self._under_way: set[asyncio.Task[list[Reloaded]]] = set()
+
+    async def __call__(self, name: str | None) -> list[Reloaded]:
+        """Load again what has this name, or everything. Goes on to its end even if nobody waits any more.
+
+        Raises:
+            NotFound: if there is no such model.
+        """
+        return await asyncio.shield(self._start(name))
+
+    def soon(self) -> None:
+        """Begin to load everything again; for the handler of a signal."""
+        self._start(None)
+
+    def _start(self, name: str | None) -> "asyncio.Task[list[Reloaded]]":
+        task = asyncio.get_running_loop().create_task(self._reload(name))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+    async def _reload(self, name: str | None) -> list[Reloaded]:
+        async with self._lock:
+            loop = asyncio.get_running_loop()
+            try:
+                changes = await loop.run_in_executor(self._thread, self._library.reload, name)
+            except KeyError:
+                raise NotFound from None
+            for change in changes:
+                if change.outcome in {"added", "reloaded"}:
+                    self._switch(change)
+                self._record(change)
+            return [Reloaded(each.name, each.outcome, newest(each.before), newest(each.after)) for each in changes]
+
+    def _record(self, change: Change[OpenedT]) -> None:
+        self._metrics.reloads.labels(change.outcome).inc()
+        old, new = newest(change.before), newest(change.after)
+        facts = {"model": change.name, "outcome": change.outcome}
+        facts |= {f"old_{key}": getattr(old, key) for key in ("version", "digest") if old is not None}
+        facts |= {f"new_{key}": getattr(new, key) for key in ("version", "digest") if new is not None}
+        if change.outcome == "refused":
+            self._log.error("model_reload", **facts, reason=change.reason)
+        else:
+            self._log.info("model_reload", **facts)
+
+
+def newest(versions: Sequence[OpenedT]) -> ModelName | None:
+    """How the newest of the versions of a name is called."""
+    return name_of(versions[0].model) if versions else None
