@@ -67,6 +67,7 @@ def _service(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def live(_service: Live, request: pytest.FixtureRequest) -> Iterator[Live]:
     """The service, which must be as before when the test is over."""
     before, memory_mb = _service.state(), _service.memory_mb()
+    _service.before = before
     _service.forget_peak()
     cpu_s = _service.cpu_s()
     yield _service
@@ -75,7 +76,8 @@ def live(_service: Live, request: pytest.FixtureRequest) -> Iterator[Live]:
     peak_mb = max(0.0, _service.memory_mb("VmHWM") - memory_mb)
     replies = _service.replies()
     requests = len(replies) + _service.unanswered.total()
-    errors = sum(reply.status >= 500 for reply in replies)
+    errors = sum(reply.status >= 500 for reply in replies) - _service.late
+    _service.late = 0
     note_cost(request, requests, errors, cpu_s, peak_mb)
     _service.check(before, memory_mb)
     assert errors == 0, "no 5xx for anything that a client can send"

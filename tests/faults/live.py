@@ -130,6 +130,8 @@ class Live:
         self._logged = 0
         self._sockets: list[_Recording] = []
         self.unanswered: Counter[str] = Counter()
+        self.late = 0  # requests of this case that may be 504: accepted, and late
+        self.before = State(Counter(), set(), {})  # of the case
         self.golden = self._golden()
 
     # --- talking ------------------------------------------------------------------------------------------------------

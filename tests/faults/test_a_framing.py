@@ -131,7 +131,7 @@ def test_bad_framing(live: Live, message: bytes) -> None:
 
 GOOD = {
     "A2 leading zeros": RAW + CLOSE + b"Content-Length: 00%d\r\n\r\n" % len(RED) + RED,
-    "A2 spaces in front": RAW + CLOSE + b"Content-Length:   %d\r\n\r\n" % len(RED) + RED,
+    "A2 spaces around": RAW + CLOSE + b"Content-Length:   %d  \r\n\r\n" % len(RED) + RED,
     "A5 Host with a port": b"GET /livez HTTP/1.1\r\nHost: t:8000\r\n" + CLOSE + b"\r\n",
     "A5 Host is an IPv6 address": b"GET /livez HTTP/1.1\r\nHost: [::1]:80\r\n" + CLOSE + b"\r\n",
     "A5 Host empty": b"GET /livez HTTP/1.1\r\nHost:\r\n" + CLOSE + b"\r\n",

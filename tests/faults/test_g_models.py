@@ -1,0 +1,54 @@
+"""Rows of classes G and H that are about the model file: never ready, status 1, one line that names the file."""
+
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto
+from served_process import COMMAND, environment
+from tiny_artifact import write_artifact
+
+from .conftest import note_cost
+
+
+def external(path: Path, location: str) -> None:
+    """A model whose weights are elsewhere."""
+    model = onnx.load(write_artifact(path))
+    weight = next(each for each in model.graph.initializer if each.name == "colours")
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=location)
+    path.write_bytes(model.SerializeToString())
+
+
+BAD: dict[str, Callable[[Path], object]] = {
+    "G11 missing": lambda path: None,
+    "G11 empty": lambda path: path.write_bytes(b""),
+    "G11 text": lambda path: path.write_text("this is no model"),
+    "G11 random": lambda path: path.write_bytes(random.Random(1).randbytes(100_000)),  # noqa: S311 - a fixed seed
+    "G11 truncated": lambda path: path.write_bytes(write_artifact(path).read_bytes()[:-50]),
+    "G12 wrong input name": lambda path: write_artifact(path, patches_name="pixels"),
+    "G12 wrong type": lambda path: write_artifact(path, patches_type=TensorProto.FLOAT),
+    "G12 other number of classes": lambda path: write_artifact(path, classes=4),
+    "G12 another input": lambda path: write_artifact(path, extra_input=True),
+    "G12 no manifest": lambda path: write_artifact(path, manifest=None),
+    "H1 external data, absolute": lambda path: external(path, "/proc/self/environ"),
+    "H1 external data, parent folder": lambda path: external(path, "../weights"),
+    "H6 pickle": lambda path: path.write_bytes(b"\x80\x04cos\nsystem\n\x8c\x04true\x85R."),
+}
+
+
+@pytest.mark.faults_slow
+@pytest.mark.parametrize("write", BAD.values(), ids=BAD)
+def test_bad_model(tmp_path: Path, write: Callable[[Path], object], request: pytest.FixtureRequest) -> None:
+    path = tmp_path / "model.onnx"
+    write(path)
+    command = [*COMMAND, "serve", str(path), "--port=0", "--http-workers=1"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment(), check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("patchserve: ")
+    assert ended.stderr.count("\n") == 1
+    note_cost(request, 0, 0)
