@@ -27,8 +27,8 @@ import uvloop
 from benchmarks.host_cost import write_instant_model
 from benchmarks.served import process_cpu_s
 from model.preprocess import PatchSequence
-from service.app import open_engine
 from service.engine import Model
+from service.loaded import open_engine
 from service.processes.board import Board, Column
 from service.processes.engine_process import run_engine_process
 from service.processes.remote import RemoteQueue
