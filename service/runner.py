@@ -22,7 +22,7 @@ from model.preprocess import PatchSequence
 from service.batching import fill
 from service.buffers import BatchBuffer, BatchMemory
 from service.errors import EngineError, StartError
-from service.predictions import Ranking, rank
+from service.predictions import Ranking, rank_all
 
 _LANE_NICENESS = 10  # of 0 to 19; docs/performance/http-workers.md
 
@@ -199,7 +199,7 @@ class BatchRunner:
             finally:
                 end = self._time.leave()
         return Run(
-            _rank_all(logits[: len(sequences)]),
+            rank_all(logits[: len(sequences)]),
             seconds=end.now_s - start.now_s,
             share_s=end.shared_s - start.shared_s,
             finished_s=end.now_s,
@@ -217,7 +217,3 @@ def _step_back() -> None:
         with suppress(OSError):
             thread = threading.get_native_id()
             os.setpriority(os.PRIO_PROCESS, thread, max(_LANE_NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
-
-
-def _rank_all(logits: NDArray[np.float32]) -> list[Ranking | None]:
-    return [rank(of_image) if np.isfinite(of_image).all() else None for of_image in logits]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.predictions import MOST_RANKED, name_best, rank, softmax
+from service.predictions import MOST_RANKED, name_best, rank, rank_all, softmax
 
 LABELS = ("a", "b", "c", "d")
 FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)
@@ -39,6 +39,27 @@ def test_the_ranking_is_the_start_of_a_stable_sort(values: list[float]) -> None:
     expected = sorted(range(len(values)), key=lambda index: -logits[index])[:MOST_RANKED]
     assert ranking.indices.tolist() == expected
     assert ranking.scores.tolist() == softmax(logits)[expected].tolist()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5), st.sampled_from([0, 1, 3, 100, 101, 250]), st.integers(0, 2**32 - 1), st.booleans())
+def test_a_batch_is_ranked_as_its_images_alone_are(images: int, classes: int, seed: int, ties: bool) -> None:
+    draw = np.random.default_rng(seed)
+    logits = draw.normal(size=(images, classes)).astype(np.float32)
+    if ties:
+        logits = logits.round()
+    bad = draw.random(images) < 0.2
+    if classes:
+        logits[bad, draw.integers(classes)] = draw.choice([np.nan, np.inf, -np.inf])
+    for of_image, ranking in zip(logits, rank_all(logits), strict=True):
+        if not np.isfinite(of_image).all():
+            assert ranking is None
+            continue
+        assert ranking is not None
+        expected = rank(of_image)
+        assert ranking.indices.tolist() == expected.indices.tolist()
+        assert ranking.scores.tolist() == expected.scores.tolist(), "the same bits"
+        assert ranking.indices.dtype == np.int32
 
 
 @settings(deadline=None)
