@@ -6,12 +6,9 @@ A model file is code: only the operator chooses it. What can be checked is check
 the start instead of failing the first request.
 """
 
-import ctypes
 import hashlib
 import re
-import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import product
@@ -23,6 +20,7 @@ from numpy.typing import NDArray
 
 from model.golden import golden_patches, golden_problem
 from model.manifest import Manifest
+from service.allocator import give_back_memory
 from service.batching import BatchLimits, Lanes
 from service.binding import BoundSession
 from service.buckets import choose_buckets
@@ -168,7 +166,7 @@ class Engine:
         if self._bound:
             self._bound.close()
         self._bound = self._narrow = self._wide = None
-        _trim()
+        give_back_memory()
 
     def _is_quick(self) -> bool:
         """Whether an image takes one thread so little that several, which wait for each other, are not worth it."""
@@ -222,13 +220,6 @@ def bundled_model() -> Path:
     if not path.is_file():
         raise StartError("this installation has no bundled model: name one, as in patchserve serve MODEL.onnx")
     return path
-
-
-def _trim() -> None:
-    """Give freed memory back to the system; glibc keeps it for each thread that has ever allocated."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library has no such call
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _lanes_of(settings: EngineSettings) -> Lanes:

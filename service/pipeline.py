@@ -20,7 +20,7 @@ from model.preprocess import PatchSequence, choose_grid, enough
 from service.admission import Admission, decode_cost
 from service.decoding.steps import Decoder
 from service.errors import DeadlineExceeded, Internal, NoPatchMemoryError, RequestError, from_image_error
-from service.pixels import PixelBudget, give_back_memory, pixels_to_decode
+from service.pixels import PixelBudget, after_decoding, pixels_to_decode
 from service.predictions import Prediction, name_best
 from service.scheduler import Inference
 
@@ -269,7 +269,7 @@ class Pipeline:
             try:
                 self._decode_now(job, job.header, wanted)
             finally:
-                give_back_memory(pixels)
+                after_decoding(pixels)
 
     def _decode_now(self, job: Job, header: ImageHeader, wanted: Wanted) -> None:
         if self._clock() >= wanted.deadline_s:

@@ -1,7 +1,5 @@
 """How many pixels are being decoded at a time: what bounds the memory of decoding."""
 
-import ctypes
-import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +7,7 @@ from math import ceil
 from threading import Condition
 
 from model.headers import ImageHeader
+from service.allocator import give_back_memory
 from service.errors import DeadlineExceeded
 
 _LARGE_PIXELS = 8_000_000  # decoded; after one of these the allocator may keep hundreds of megabytes
@@ -75,9 +74,7 @@ def pixels_to_decode(header: ImageHeader, at_least: tuple[int, int] | None) -> i
     return ceil(width / scale) * ceil(height / scale)
 
 
-def give_back_memory(pixels: int) -> None:
-    """After a large image: return to the system what the allocator (glibc's) keeps for the next one; a few ms."""
-    if pixels >= _LARGE_PIXELS and sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+def after_decoding(pixels: int) -> None:
+    """After a large image: the allocator keeps its memory for the next one otherwise."""
+    if pixels >= _LARGE_PIXELS:
+        give_back_memory()
