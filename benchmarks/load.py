@@ -65,7 +65,7 @@ def ceiling(engine: Engine, files: list[bytes], seconds: float, settings: Settin
         return preprocess(data, spec, limits)
 
     patches = max(len(read(data).patches) for data in files)
-    batch = max(1, min(settings.max_batch_images, settings.max_batch_patches // patches))
+    batch = max(1, min(settings.max_batch_images, settings.batch_patches(1) // patches))
     source = cycle(files)
     answered = 0
     with ThreadPoolExecutor(settings.decode_threads or os.cpu_count()) as pool:

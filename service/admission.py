@@ -20,7 +20,7 @@ _MAX_RETRY_S = 60
 _CHEAPEST_PIXELS = 50_000
 # Shares of the time to a deadline that a request may be told to wait. The rest of the first is for what a prediction
 # does not know, its own decoding and batch among it; that of the second for recovering from an overload in seconds.
-_BURST_SHARE, _STANDING_SHARE = 0.8, 0.2
+_BURST_SHARE, _STANDING_SHARE = 0.8, 0.5
 # Of the default deadline: a wait that is no queue, and how long a burst may last.
 _CALM_SHARE, _PATIENCE_SHARE = 0.1, 0.5
 

@@ -129,9 +129,9 @@ def open_engine(settings: Settings, engine: Engine | None = None) -> Engine:
 
 
 def batch_limits(settings: Settings, model: Model, lanes: Lanes) -> BatchLimits:
-    """What one batch of this model may hold."""
+    """What one batch of this model may hold; a larger image goes alone."""
     return BatchLimits(
-        settings.max_batch_patches,
+        settings.batch_patches(lanes.number),
         settings.max_batch_images,
         settings.overhead_patches(lanes.number),
         model.manifest.mixed_grids,
@@ -151,5 +151,5 @@ def check_budgets(settings: Settings, model: Model) -> None:
         ("--max-batch-patches", settings.max_batch_patches),
         ("--max-queue-patches", settings.max_queue_patches),
     ):
-        if value < needed:
+        if value is not None and value < needed:
             raise StartError(f"{flag} is {value}, but one image of this model may have {needed} patches")

@@ -46,6 +46,9 @@ class Metrics:
         # What is going on now; all return to 0 at rest.
         self.inflight = self._gauge("inflight_requests", "Requests without a complete reply")
         self.connections = self._gauge("open_connections", "Connections of clients")
+        self.rests = self._counter(
+            "rested_connections", "Times that a connection was not read after a refusal, for a pace"
+        )
         self.decode_inflight = self._gauge("decode_inflight", "Images in a decode thread")
         # Decoders: processes that take images and those that had to be replaced, or threads that are lost.
         self.decode_workers = self._gauge("decode_workers", "Decode processes that take images")

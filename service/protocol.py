@@ -2,9 +2,9 @@
 
 Added: a bound on connections and on requests that wait in one, a deadline for the headers, bounds on their number and
 size and on the address, exactly one Host, trailers that never become headers, refusals as problem documents in the
-order of the requests, an end for clients that do not read, and a gentle end for the others: a reply that is sent before
-its request body has arrived would be lost in a connection reset if the socket were closed at once, so what still
-arrives is read and dropped for a while.
+order of the requests, a pace for clients that are refused and come back at once, an end for those that do not read, and
+a gentle end for the others: a reply that is sent before its request body has arrived would be lost in a connection
+reset if the socket were closed at once, so what still arrives is read and dropped for a while.
 """
 
 # ruff: noqa: D102 - the methods without a docstring are those of asyncio and uvicorn
@@ -21,6 +21,7 @@ from service.connections import Doorway, places_for_connections
 from service.door import Door
 from service.errors import AddressTooLong, BadRequest, HeadersTooLarge, Overloaded, RequestError, UploadTimeout
 from service.metrics import Metrics
+from service.pacing import RefusalPace
 from service.problems import problem_response
 from service.security_headers import SECURITY_HEADERS
 from service.settings import Settings
@@ -28,6 +29,7 @@ from service.tracking import PROBES, new_request_id, note_refusal
 
 _HOST = re.compile(rb"([A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")  # RFC 3986, 3.2.2 and 3.2.3
 _VERSIONS = {"1.0", "1.1"}  # the parser knows 0.9 and 2.0 as well
+_SHED = {"overloaded", "rate_limited"}  # refusals that say when to come again
 _MOST_WAITING = 16  # pipelined requests of one connection: each keeps its headers, and the start of its body
 
 
@@ -37,11 +39,11 @@ def bounded_protocol(settings: Settings, metrics: Metrics, door: Door | None = N
     Raises:
         StartError: if too few files may be open.
     """
-    doorway = Doorway(places_for_connections(settings))
+    doorway, pace = Doorway(places_for_connections(settings)), RefusalPace()
 
     class _Bounded(BoundedProtocol):
         def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **rest: Any) -> None:
-            super().__init__(settings, metrics, doorway, door, config, server_state, app_state, **rest)
+            super().__init__(settings, metrics, doorway, door, pace, config, server_state, app_state, **rest)
 
     return _Bounded
 
@@ -55,6 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
         metrics: Metrics,
         doorway: Doorway,
         door: Door | None,
+        pace: RefusalPace,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -71,6 +74,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
+        self._pace = pace
+        self._resting: asyncio.TimerHandle | None = None
         self._violation: RequestError | None = None
         self._refused = False  # nothing more is parsed
         self._dropping = False  # waiting for the rest of a body whose reply has been sent
@@ -87,6 +92,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._metrics.connections.dec()
         self._stop_timer()
         self._stop_unread_timer()
+        if self._resting is not None:
+            self._resting.cancel()
         self._refused = True
         super().connection_lost(exc)
 
@@ -163,6 +170,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.write(reply)
                 cycle.response_started = cycle.response_complete = True
                 self.on_response_complete()
+                self._rest()
                 return
         super()._start_asgi_task(cycle, app)
 
@@ -179,7 +187,10 @@ class BoundedProtocol(HttpToolsProtocol):
             )
 
     def on_response_complete(self) -> None:
+        shed = self.cycle.scope.get("state", {}).get("problem") in _SHED
         super().on_response_complete()
+        if shed:
+            self._rest()
         if self.transport.is_closing() or not self.cycle.response_complete:
             return  # or a later request is already being served
         if self._violation is not None:
@@ -249,6 +260,18 @@ class BoundedProtocol(HttpToolsProtocol):
         lines = [f"HTTP/1.1 {error.status} {error.title}".encode(), *(name + b": " + value for name, value in headers)]
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body))
         self.transport.close()
+
+    def _rest(self) -> None:
+        """Read on in a moment, if refusals come too fast."""
+        rest_s = self._pace.rest_s(self.loop.time())
+        if rest_s > 0 and self._resting is None and not self.transport.is_closing():
+            self._metrics.rests.inc()
+            self.transport.pause_reading()
+            self._resting = self.loop.call_later(rest_s, self._read_on)
+
+    def _read_on(self) -> None:
+        self._resting = None
+        self.transport.resume_reading()
 
     # --- the end ----------------------------------------------------------------------------------------------------
     def close_gently(self, transport: asyncio.Transport) -> None:

@@ -124,7 +124,12 @@ class EngineSettings(_Group):
 class BatchSettings(_Group):
     """How requests become batches."""
 
-    max_batch_patches: int = Field(default=2048, ge=1, description="padded patches of one batch (images x longest)")
+    max_batch_patches: int | None = Field(
+        default=None,
+        ge=1,
+        description="padded patches of one batch (images x longest); default: 2048, and 400 with several lanes, where "
+        "larger ones leave the cache of a core",
+    )
     max_batch_images: int = Field(default=64, ge=1, le=65536, description="images of one batch")
     batch_overhead_patches: int | None = Field(
         default=None,
@@ -132,6 +137,12 @@ class BatchSettings(_Group):
         description="padding of a batch accepted to save an engine run, patches; more for a GPU; default: 32, and 0 "
         "with several lanes, where another run costs next to nothing",
     )
+
+    def batch_patches(self, lanes: int) -> int:
+        """Padded patches of one batch."""
+        if self.max_batch_patches is not None:
+            return self.max_batch_patches
+        return 2048 if lanes == 1 else 400  # docs/performance/engine.md, "Batches of a lane"
 
     def overhead_patches(self, lanes: int) -> int:
         """Padding of a batch that is cheaper than another run, patches."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from benchmarks.peers.load import Form
+from benchmarks.peers.servers.classifier import SMALL_BATCH_PATCHES
 
 OURS = "patchserve"
+_LARGE = 2048
 
 
 def _first(document: Any) -> int:
@@ -26,6 +28,7 @@ class Server:
         command: a program of its environment, with `{model}` and `{port}`.
         variables: of its environment, with `{port}`.
         workers, threads: processes that run the model, and threads of one session.
+        batch_patches: most patches of a batch; the better of two for each server, see the README.
         weights: what `{model}` is: the artifact, or for PyTorch the checkpoint.
         best_class: index of the best class in its reply.
     """
@@ -38,6 +41,7 @@ class Server:
     variables: dict[str, str] = field(default_factory=dict)
     workers: int = 2
     threads: int = 2
+    batch_patches: int = SMALL_BATCH_PATCHES
     weights: Literal["artifact", "checkpoint"] = "artifact"
     best_class: Callable[[Any], int] = _first
 
@@ -59,7 +63,9 @@ _FASTAPI = Server("fastapi", "multipart", "/classify", "/docs", _module("fastapi
 _FASTAPI_TORCH = Server(
     "fastapi-torch", "multipart", "/classify", "/docs", _module("fastapi_torch_server"), weights="checkpoint"
 )
-_LITSERVE = Server("litserve", "multipart", "/predict", "/health", _module("litserve_server"), threads=1)
+_LITSERVE = Server(
+    "litserve", "multipart", "/predict", "/health", _module("litserve_server"), threads=1, batch_patches=_LARGE
+)
 _MOSEC = Server(
     "mosec",
     "raw",
@@ -77,6 +83,7 @@ _BENTOML = Server(
     ("bentoml", "serve", "benchmarks.peers.servers.bentoml_server:Service", "--host", "127.0.0.1", "--port", "{port}"),
     {"BENTOML_DO_NOT_TRACK": "True"},
     threads=1,
+    batch_patches=_LARGE,
     best_class=lambda document: _first(document[0]),
 )
 _RAY = Server(
@@ -99,6 +106,7 @@ _MLSERVER = Server(
     "/v2/models/peer/infer",
     "/v2/models/peer/ready",
     _module("mlserver_server"),
+    batch_patches=_LARGE,
     best_class=lambda document: _first(json.loads(document["outputs"][0]["data"][0])),
 )
 _TORCHSERVE = Server("torchserve", "raw", "/predictions/peer", "/ping", _module("torchserve_server"), threads=1)

@@ -28,7 +28,6 @@ from benchmarks.peers.models import MODELS, Weights, prepare
 from benchmarks.peers.photos import WORKLOADS, photos_in
 from benchmarks.peers.plan import CONNECTIONS, Stop, Wanted, itinerary
 from benchmarks.peers.results import Cell, Result, append, read
-from benchmarks.peers.servers.classifier import batch_limit
 from benchmarks.peers.visit import Place, Task, visit
 
 _UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: run it again
@@ -37,8 +36,7 @@ _UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: run it again
 @cache  # a model is run over a workload once
 def _task(artifact: Path, folder: Path) -> Task:
     images = photos_in(folder)
-    best, patches = ceiling.best_classes(artifact, images)
-    return Task(images, best, batch_limit(patches))
+    return Task(images, *ceiling.best_classes(artifact, images))
 
 
 def _measure(stop: Stop, weights: Weights, place: Place) -> Iterator[Result]:

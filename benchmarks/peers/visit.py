@@ -16,6 +16,7 @@ from benchmarks.peers import processes
 from benchmarks.peers.catalog import OURS, Server
 from benchmarks.peers.load import CONTENT_TYPES, Loaded, body_of, load, write_bodies
 from benchmarks.peers.results import Cell, Result
+from benchmarks.peers.servers.classifier import batch_limit
 
 _ROOT = Path(__file__).parents[2]
 _PORT = 18100  # below the range that the kernel gives to outgoing connections; some servers take the next four too
@@ -32,12 +33,12 @@ class Task:
     Attributes:
         images: the JPEGs.
         best: index of the best class of each.
-        max_batch: most images of a batch.
+        patches: of the largest image.
     """
 
     images: Sequence[bytes]
     best: Sequence[int]
-    max_batch: int
+    patches: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def visit(
     Yields:
         A result for each cell, with an error where there is no figure.
     """
-    max_batch = min(task.max_batch for task in tasks.values())
+    max_batch = batch_limit(max(task.patches for task in tasks.values()), server.batch_patches)
     verdicts: dict[str, str] = {}
     _refuse_taken_port()
     with _running(server, model, max_batch, place) as error:

@@ -60,11 +60,11 @@ def test_predicted_lateness_is_refused_before_the_body() -> None:
 
 
 def standing(busy_patches: int = 0) -> Admission:
-    """A gate whose queue, 1 s long, has been so since the time 0."""
+    """A gate whose queue, 1.2 s long, has been so since the time 0."""
     rate = Rate()
     rate.observe(100, 1.0)
     admission = Admission(AdmissionSettings(), 2, rate, busy_patches=busy_patches)
-    admission.ledger.add_patches(100)
+    admission.ledger.add_patches(120)
     admission.check_open(0.0, 2.0)
     return admission
 
@@ -76,16 +76,16 @@ def test_a_burst_may_wait_longer_than_a_queue_that_stands() -> None:
         admission.check_open(1.1, 2.0)
     with pytest.raises(Overloaded), admission.reserve(1, 1.1, 3.1):
         pass
-    admission.ledger.add_patches(-90)
+    admission.ledger.add_patches(-110)
     admission.check_open(1.2, 2.0)
-    admission.ledger.add_patches(90)
+    admission.ledger.add_patches(110)
     admission.check_open(1.3, 2.0)
 
 
 def test_who_has_more_time_than_the_default_may_use_it_in_a_standing_queue() -> None:
-    for timeout_s, wait_s in ((2.0, 0.4), (3.0, 1.4), (1.5, 0.3), (30.0, 24.0)):
+    for timeout_s, wait_s in ((2.0, 1.0), (3.0, 2.0), (1.5, 0.75), (30.0, 24.0)):
         admission = standing()
-        admission.ledger.add_patches(-100 + int(100 * wait_s) - 1)
+        admission.ledger.add_patches(-120 + int(100 * wait_s) - 1)
         admission.check_open(1.1, timeout_s)
         admission.ledger.add_patches(2)
         with pytest.raises(Overloaded):
@@ -93,9 +93,9 @@ def test_who_has_more_time_than_the_default_may_use_it_in_a_standing_queue() -> 
 
 
 def test_a_standing_queue_never_leaves_a_lane_idle() -> None:
-    standing(busy_patches=100).check_open(1.1, 2.0)
+    standing(busy_patches=120).check_open(1.1, 2.0)
     with pytest.raises(Overloaded):
-        standing(busy_patches=99).check_open(1.1, 2.0)
+        standing(busy_patches=119).check_open(1.1, 2.0)
 
 
 def test_slow_decoding_is_predicted_too() -> None:

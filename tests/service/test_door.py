@@ -1,3 +1,4 @@
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -6,9 +7,13 @@ from typing import Any
 
 import pytest
 import structlog
+import uvicorn
 from served_process import Conversation, ServedProcess, served, statuses
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from structlog.testing import CapturingLogger
 
+from service import protocol
 from service.admission import Admission, Rate
 from service.door import AdmissionDoor
 from service.lifecycle import Lifecycle, Phase
@@ -146,3 +151,56 @@ def test_pipelined_requests_are_answered_in_order(full: ServedProcess) -> None:
     with full.connect() as conversation:
         conversation.send((post() + GET) * 7 + b"GET / HTTP/1.0\r\nHost: t\r\nConnection: close\r\n\r\n")
         assert statuses(conversation.everything()) == [429, 200] * 7 + [200]
+
+
+def test_who_comes_back_at_once_too_often_is_read_more_slowly_and_loses_nothing(full: ServedProcess) -> None:
+    with full.connect() as conversation:
+        conversation.send(post() * 400 + GET.replace(b"Host: t", b"Host: t\r\nConnection: close"))
+        assert statuses(conversation.everything()) == [429] * 400 + [200]
+    assert rested(full) > 0
+
+
+def test_a_few_refusals_are_answered_at_full_speed(full: ServedProcess) -> None:
+    with full.connect() as conversation:
+        for _ in range(20):
+            conversation.send(post())
+            assert reply_of(conversation)[0] == 429
+    assert rested(full) == 0
+
+
+@pytest.mark.anyio
+async def test_a_refusal_by_the_app_counts_for_the_pace_and_an_answer_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[float] = []
+
+    class Pace:
+        def rest_s(self, now_s: float) -> float:
+            counted.append(now_s)
+            return 0.01
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/refused":
+            scope["state"]["problem"] = "rate_limited"
+        await Response(status_code=429 if scope["path"] == "/refused" else 200)(scope, receive, send)
+
+    monkeypatch.setattr(protocol, "RefusalPace", Pace)
+    config = uvicorn.Config(app, http=protocol.bounded_protocol(Settings(), Metrics()), lifespan="off", log_config=None)
+    config.load()
+    state = uvicorn.server.ServerState()
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(lambda: config.http_protocol_class(config, state, {}), "127.0.0.1", 0)  # type: ignore[call-arg]
+    async with listener:
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname()[:2])
+        for path, seen in (("/refused", 1), ("/", 1), ("/refused", 2)):
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
+            assert await reader.readuntil(b"\r\n\r\n")
+            assert len(counted) == seen
+        writer.close()
+        await writer.wait_closed()
+        while state.connections:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.001)
+
+
+def rested(service: ServedProcess) -> float:
+    found = re.search(r"^patchserve_rested_connections_total (\S+)$", service.get("/metrics")[1], re.MULTILINE)
+    assert found is not None
+    return float(found[1])

@@ -165,3 +165,8 @@ def test_flags_in_the_security_document_exist() -> None:
     text = (Path(__file__).parents[2] / "SECURITY.md").read_text()
     flags = {flag.replace("-", "_") for flag in re.findall(r"`--([a-z-]+)", text)}
     assert flags <= set(Settings.model_fields)
+
+
+def test_batches_of_a_lane_fit_into_the_cache_of_a_core() -> None:
+    assert [Settings().batch_patches(lanes) for lanes in (1, 2, 8)] == [2048, 400, 400]
+    assert [Settings(max_batch_patches=500).batch_patches(lanes) for lanes in (1, 2)] == [500, 500]

@@ -18,7 +18,7 @@ from model.headers import ImageLimits
 from model.manifest import METADATA_KEY, Manifest
 from model.preprocess import PatchSequence, preprocess
 
-_BATCH_PATCHES = 2048  # the default of `patchserve serve --max-batch-patches`
+SMALL_BATCH_PATCHES = 400  # the default of `patchserve serve --max-batch-patches` with a lane for each core
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,6 @@ def reply(logits: NDArray[np.float32], labels: Sequence[str]) -> dict[str, Any]:
     return {"predictions": [{"label": labels[i], "index": int(i), "score": float(scores[i])} for i in best]}
 
 
-def batch_limit(spec_patches: int) -> int:
-    """Images of that many patches in a batch, by the rule of this project's service."""
-    return max(1, min(64, _BATCH_PATCHES // spec_patches))
+def batch_limit(spec_patches: int, batch_patches: int = SMALL_BATCH_PATCHES) -> int:
+    """Images of that many patches in a batch of so many, by the rule of this project's service."""
+    return max(1, min(64, batch_patches // spec_patches))
