@@ -24,7 +24,7 @@ from service.buffers import BatchBuffer, BatchMemory
 from service.errors import EngineError, StartError
 from service.predictions import Ranking, rank_all
 
-_LANE_NICENESS = 10  # of 0 to 19; docs/performance/http-workers.md
+_LANE_NICENESS = 10  # beyond that of the process, which ends at 19; docs/performance/http-workers.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,4 +216,5 @@ def _step_back() -> None:
     if sys.platform == "linux":  # elsewhere threads have no niceness of their own
         with suppress(OSError):
             thread = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, thread, max(_LANE_NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
+            niceness = min(19, os.getpriority(os.PRIO_PROCESS, thread) + _LANE_NICENESS)
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
