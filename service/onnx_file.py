@@ -6,12 +6,15 @@ StringStringEntryProto); wire format: https://protobuf.dev/programming-guides/en
 """
 
 from collections.abc import Iterator
+from typing import TypeAlias
+
+Content: TypeAlias = bytes | memoryview
 
 _OPSET_IMPORT, _METADATA_PROPS = 8, 14
 _VARINT, _I64, _LENGTH, _I32 = 0, 1, 2, 5
 
 
-def opset_of(content: bytes) -> int | None:
+def opset_of(content: Content) -> int | None:
     """Version of the standard operators; None if this is no readable model or uses none."""
     for fields in _messages(content, _OPSET_IMPORT):
         domain, version = fields.get(1, b""), fields.get(2)
@@ -20,7 +23,7 @@ def opset_of(content: bytes) -> int | None:
     return None
 
 
-def metadata_of(content: bytes, key: str) -> str | None:
+def metadata_of(content: Content, key: str) -> str | None:
     """The text under this key of `metadata_props`; None if there is none or this is no readable model."""
     for fields in _messages(content, _METADATA_PROPS):
         name, value = fields.get(1), fields.get(2)
@@ -29,17 +32,17 @@ def metadata_of(content: bytes, key: str) -> str | None:
     return None
 
 
-def _messages(content: bytes, number: int) -> Iterator[dict[int, int | memoryview]]:
+def _messages(content: Content, number: int) -> Iterator[dict[int, int | memoryview]]:
     """The fields of each message with this number, up to where the bytes make no sense any more."""
     try:
-        for found, value in _fields(memoryview(content)):
+        for found, value in read_fields(memoryview(content)):
             if found == number and isinstance(value, memoryview):
-                yield dict(_fields(value))
+                yield dict(read_fields(value))
     except ValueError:
         return
 
 
-def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def read_fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of each field.
 
     Raises:
@@ -47,14 +50,14 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """
     at = 0
     while at < len(content):
-        key, at = _varint(content, at)
+        key, at = read_varint(content, at)
         kind = key & 7
         if kind == _VARINT:
-            value, at = _varint(content, at)
+            value, at = read_varint(content, at)
             yield key >> 3, value
             continue
         if kind == _LENGTH:
-            size, at = _varint(content, at)
+            size, at = read_varint(content, at)
         elif kind in {_I64, _I32}:
             size = 8 if kind == _I64 else 4
         else:
@@ -65,7 +68,7 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         at += size
 
 
-def _varint(content: memoryview, at: int) -> tuple[int, int]:
+def read_varint(content: memoryview, at: int) -> tuple[int, int]:
     """Seven bits a byte, the lowest first; returns the number and where the next field begins."""
     value = 0
     for place, byte in enumerate(content[at : at + 10]):
