@@ -1,0 +1,1 @@
+"""Load on a service and what became of it, for `patchserve bench`. Deciding and drawing are apart from sending."""
