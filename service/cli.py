@@ -1,13 +1,12 @@
-"""The command line: `patchserve serve`, `patchserve classify` and `patchserve key`."""
+"""The command line: `serve` and `key` stand here, the others in `service.commands`."""
 
-import json
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from service.commands import classification, inspection, listing, measurement
 from service.errors import StartError
 
 _app = typer.Typer(
@@ -74,30 +73,10 @@ def _serve(context: typer.Context) -> None:
         serve_with_processes(settings, http_processes)
 
 
-@_app.command("classify")
-def _classify(
-    files: Annotated[list[Path], typer.Argument(help="Images.", metavar="FILES...")],
-    model: Annotated[Path | None, typer.Option(help="Artifact or checkpoint; default: the bundled one.")] = None,
-    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Labels per image.")] = 5,
-    max_patches: Annotated[int | None, typer.Option(min=1, help="Patch budget per image.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """Classify image files without a server."""
-    from service.artifacts import artifact_of  # noqa: PLC0415
-    from service.offline import classify_files, render  # noqa: PLC0415
-    from service.settings import EngineSettings  # noqa: PLC0415
-
-    artifact = artifact_of(EngineSettings(model=model))
-    rows = classify_files(files, model=artifact, k=k, max_patches=max_patches)
-    if as_json:
-        print(json.dumps([row.to_dict() for row in rows], indent=2))  # noqa: T201
-    else:
-        render(rows)
-    for row in rows:
-        if row.error is not None:
-            print(f"patchserve: {row.path}: {row.error}", file=sys.stderr)  # noqa: T201
-    if any(row.error is not None for row in rows):
-        raise typer.Exit(1)
+_app.command("classify", epilog=classification.EXAMPLE)(classification.classify)
+_app.command("bench", epilog=measurement.EXAMPLE)(measurement.bench)
+_app.command("models", epilog=listing.EXAMPLE)(listing.models)
+_app.command("inspect", epilog=inspection.EXAMPLE)(inspection.inspect)
 
 
 @_keys.command("new")
