@@ -50,6 +50,7 @@ def create_app(
     lifecycle: Lifecycle | None = None,
     log: FilteringBoundLogger | None = None,
     clock: Callable[[], float] = time.monotonic,
+    share_reload: Callable[[Reload], Reload] = lambda reload: reload,
 ) -> FastAPI:
     """Load the models and put the service together around them, all in this process.
 
@@ -59,6 +60,7 @@ def create_app(
         lifecycle: written by a server that drains; by default nobody does.
         log: by default standard error.
         clock: monotonic, seconds.
+        share_reload: makes of the reload of this process what the routes of the admin call.
 
     Raises:
         StartError: if the model, the provider or the settings cannot serve.
@@ -102,7 +104,7 @@ def create_app(
         def switch(change: Change[Loaded]) -> None:
             models.put(change.name, [behind(loaded) for loaded in change.after])
 
-        return Reloading(library, switch, metrics, log)
+        return share_reload(Reloading(library, switch, metrics, log))
 
     backend = Backend(
         versions={name: [behind(loaded) for loaded in versions] for name, versions in library.versions().items()},
@@ -231,6 +233,7 @@ def assemble_app(
     app.state.metrics = metrics
     app.state.reload = reload
     app.state.models = models
+    app.state.admission = admission
     app.state.door = AdmissionDoor(settings, admission, lifecycle, metrics, log, clock)
     install_handlers(app)
     app.include_router(classify_router(classifier))

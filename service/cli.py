@@ -1,5 +1,6 @@
-"""The command line: `serve` and `key` stand here, the others in `service.commands`."""
+"""The command line: `serve`, `cluster` and `key` stand here, the others in `service.commands`."""
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -17,8 +18,13 @@ _app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# Their settings read them.
+_ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
 _keys = typer.Typer(help="API keys for a service.", no_args_is_help=True)
 _app.add_typer(_keys, name="key")
+_cluster = typer.Typer(help="The service on many machines, with Ray.", no_args_is_help=True)
+_app.add_typer(_cluster, name="cluster")
 
 
 def main() -> None:
@@ -48,7 +54,7 @@ def _options(
 @_app.command(
     "serve",
     help="Serve a model over HTTP; `patchserve serve --help` lists every setting.",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    context_settings=_ANY_ARGUMENTS,
 )
 def _serve(context: typer.Context) -> None:
     from service.artifacts import artifact_of, is_model_folder  # noqa: PLC0415
@@ -77,6 +83,24 @@ _app.command("classify", epilog=classification.EXAMPLE)(classification.classify)
 _app.command("bench", epilog=measurement.EXAMPLE)(measurement.bench)
 _app.command("models", epilog=listing.EXAMPLE)(listing.models)
 _app.command("inspect", epilog=inspection.EXAMPLE)(inspection.inspect)
+
+
+@_cluster.command(
+    "serve",
+    help="Serve a model on Ray Serve; `patchserve cluster serve --help` lists every setting.",
+    context_settings=_ANY_ARGUMENTS,
+)
+def _serve_cluster(context: typer.Context) -> None:
+    from service.cluster_settings import read_cluster_settings  # noqa: PLC0415
+
+    settings = read_cluster_settings(context.args)
+    for name, value in settings.ray_variables().items():
+        os.environ.setdefault(name, value)
+    try:
+        from service.cluster import serve_cluster  # noqa: PLC0415 - Ray is an extra
+    except ImportError as error:
+        raise StartError(f"Ray Serve cannot be imported ({error}): pip install 'patchserve[cluster]'") from None
+    serve_cluster(settings)
 
 
 @_keys.command("new")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic
 
 from structlog.typing import FilteringBoundLogger
@@ -12,6 +13,8 @@ from service.errors import ModelRefused, NotFound
 from service.library import Change, Library, OpenedT
 from service.metrics import Metrics
 from service.replies import ModelName, name_of
+
+_BEST_FIRST = ("unchanged", "added", "reloaded", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +118,9 @@ class Reloading(Generic[OpenedT]):
 def newest(versions: Sequence[OpenedT]) -> ModelName | None:
     """How the newest of the versions of a name is called."""
     return name_of(versions[0].model) if versions else None
+
+
+def worst_of(answers: Sequence[Sequence[Reloaded]]) -> list[Reloaded]:
+    """What a reload did to each name in several processes that were told: the answer of the one that did worst."""
+    told = sorted(chain(*answers), key=lambda each: _BEST_FIRST.index(each.outcome))
+    return list({each.name: each for each in told}.values())

@@ -8,7 +8,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, NoDecode, SettingsConfigDict, SettingsError
@@ -377,30 +378,46 @@ class Settings(
         return max(2, cores // (4 if self.provider == "cpu" else 2))
 
 
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the command line over the environment over the defaults; see `read_kind`."""
+    return read_kind(Settings, arguments, environment)
+
+
+def read_kind(
+    kind: type[SettingsT],
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
+    values: Mapping[str, Any] = MappingProxyType({}),
+) -> SettingsT:
     """Settings from the command line over the environment over the defaults.
 
     Args:
-        arguments: of `patchserve serve`; `--help` prints every setting and leaves.
+        kind: which settings there are.
+        arguments: of its command; `--help` prints every setting and leaves.
         environment: where unknown `PATCHSERVE_` names are looked for.
+        values: by name of the field, where there is no command line.
 
     Raises:
         StartError: naming the flag, the variable and the rule, in one line.
     """
-    _refuse_unknown(environment)
+    hint = f"see {kind.model_config['cli_prog_name']} --help"
+    _refuse_unknown(kind, environment, hint)
     try:
-        return CliApp.run(Settings, cli_args=list(arguments))
+        return CliApp.run(kind, cli_args=list(arguments), **values)
     except SettingsError as error:
-        raise StartError(f"{str(error).removeprefix('error parsing CLI: ')}; see patchserve serve --help") from None
+        raise StartError(f"{str(error).removeprefix('error parsing CLI: ')}; {hint}") from None
     except ValidationError as error:
         raise StartError("; ".join(map(_explain, error.errors()))) from None
 
 
-def _refuse_unknown(environment: Mapping[str, str]) -> None:
+def _refuse_unknown(kind: type[Settings], environment: Mapping[str, str], hint: str) -> None:
     names = {name for name in environment if name.upper().startswith(_PREFIX)}
-    known = {_PREFIX + field.upper() for field in Settings.model_fields}
+    known = {_PREFIX + field.upper() for field in kind.model_fields}
     if unknown := sorted(name for name in names if name.upper() not in known):
-        raise StartError(f"no such setting: {', '.join(unknown)}; see patchserve serve --help")
+        raise StartError(f"no such setting: {', '.join(unknown)}; {hint}")
 
 
 def _explain(problem: Any) -> str:

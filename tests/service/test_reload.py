@@ -16,6 +16,7 @@ from served_process import ServedProcess, served
 from tiny_artifact import renamed, write_artifact
 
 from service.engine import Engine
+from service.reload import Reloaded, worst_of
 
 from .conftest import Serving, picture
 from .test_models import BAD
@@ -348,3 +349,15 @@ def test_sighup_reloads_everything(path: Path) -> None:
         assert new in service.get("/models")[1]
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(10) == 0
+
+
+def test_of_several_processes_the_worst_answer_counts() -> None:
+    def did(name: str, outcome: str) -> Reloaded:
+        return Reloaded(name, outcome, None, None)
+
+    one = [did("birds", "reloaded"), did("bees", "unchanged")]
+    other = [did("birds", "refused"), did("bees", "reloaded")]
+    told = {each.name: each.outcome for each in worst_of([one, other])}
+    assert (
+        told == {each.name: each.outcome for each in worst_of([other, one])} == {"birds": "refused", "bees": "reloaded"}
+    )
