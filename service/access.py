@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
 ADMIN_ROUTES = ("/models/{name}/reload", "/models/reload")
 
-_OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/livez", "/readyz"})
+_OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _METRICS_PATH = "/metrics"
 _NAMED_PATHS = frozenset({"/classify", "/models", _METRICS_PATH})  # what a refusal may be counted under
 _PREFLIGHT_S = 600
+_LENGTH_HEADER = "Inference-Header-Content-Length"  # of the Open Inference Protocol
 
 
 class Realm(enum.Enum):
@@ -258,8 +259,8 @@ class Cors(CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=("GET", "POST"),
-            allow_headers=("Authorization", "Content-Type", "X-API-Key", "X-Request-ID"),
-            expose_headers=("Retry-After", "X-Request-ID"),
+            allow_headers=("Authorization", "Content-Type", _LENGTH_HEADER, "X-API-Key", "X-Request-ID"),
+            expose_headers=(_LENGTH_HEADER, "Retry-After", "X-Request-ID"),
             max_age=_PREFLIGHT_S,
         )
 

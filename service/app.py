@@ -40,6 +40,8 @@ from service.self_test import check_decoder_limits
 from service.settings import Settings
 from service.tracking import Tracking
 from service.trial import try_model
+from service.v2.inference import Inference
+from service.v2.routes import inference_router
 from service.watched import WatchedEngine
 
 
@@ -98,7 +100,9 @@ def create_app(
     def behind(loaded: Loaded) -> Behind:
         spec = loaded.model.manifest.preprocessing
         canary = Canary(loaded.queue, spec, loaded.engine.golden_logits, observer.device_lost, clock)
-        return Behind(loaded.model, loaded.queue, LocalMemory(spec.patch_dim), loaded.close, canary.watch)
+        return Behind(
+            loaded.model, loaded.queue, LocalMemory(spec.patch_dim), loaded.close, canary.watch, has_logits=True
+        )
 
     def connect(models: Models) -> Reload:
         def switch(change: Change[Loaded]) -> None:
@@ -239,6 +243,8 @@ def assemble_app(
     app.include_router(classify_router(classifier))
     app.include_router(information_router(models, lifecycle, metrics))
     app.include_router(admin_router(reload))
+    inference = Inference(settings, models, admission, lifecycle, metrics, pool, clock)
+    app.include_router(inference_router(models, lifecycle, inference))
     return app
 
 

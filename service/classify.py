@@ -13,17 +13,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from model.manifest import Manifest
 from service.admission import Admission
 from service.disconnects import cancel_when_gone
-from service.errors import BadRequest, InvalidParameter, RequestError
+from service.errors import InvalidParameter, RequestError
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.models import Models, Served
 from service.pipeline import Job, Wanted
 from service.predictions import MOST_RANKED
 from service.problems import problem, refuse
-from service.replies import STAGES, ClassifyReply, result_of, timing_of
+from service.replies import ClassifyReply, count_images, count_stages, result_of, timing_of
 from service.settings import Settings
 from service.tracking import remember
-from service.uploads import read_uploads
+from service.uploads import body_headers, read_uploads
 
 _PATH = "/classify"
 _BODY_HEADERS = frozenset({b"content-type", b"content-length", b"content-encoding"})
@@ -144,7 +144,7 @@ class Classifier:
         self._admission.check_open(self._clock(), timeout_s)
         with self._admission.hold_upload() as memory:
             uploads = await read_uploads(
-                _body_headers(request.scope),
+                body_headers(request.scope, _BODY_HEADERS),
                 request.receive,
                 self._settings,
                 self._settings.formats,
@@ -155,7 +155,7 @@ class Classifier:
             with cancel_when_gone(request.receive):
                 wanted = Wanted(k, max_patches, uploaded_s + timeout_s, query.allow_degraded)
                 jobs = await served.pipeline.classify(uploads, wanted)
-        self._count(jobs)
+        count_images(self._metrics, jobs)
         if len(jobs) == 1 and jobs[0].error is not None:
             return refuse(request, jobs[0].error)  # raised, it would hold this frame and with it the patches
         return self._reply(request, served, jobs, uploaded_s)
@@ -170,18 +170,11 @@ class Classifier:
         own = manifest.preprocessing.max_patches
         return k, min(query.max_patches or own, own), timeout_ms / 1000
 
-    def _count(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            self._metrics.image_answered("ok" if job.error is None else job.error.code)
-            if job.degraded:
-                self._metrics.degraded.inc()
-
     def _reply(self, request: Request, served: Served, jobs: list[Job], uploaded_s: float) -> Response:
         state = request.scope["state"]
         arrived_s = state["arrived_s"]
         timing = timing_of(jobs, uploaded_s - arrived_s, self._clock() - arrived_s)
-        for stage in STAGES:
-            self._metrics.stage_took(stage, getattr(timing, stage) / 1000)
+        count_stages(self._metrics, timing)
         remember(request, images=len(jobs), failed=sum(job.error is not None for job in jobs))
         reply = ClassifyReply(
             model=served.name,
@@ -245,16 +238,3 @@ def _read_query(text: bytes) -> ClassifyQuery:
         return ClassifyQuery.model_validate(dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True)))
     except ValidationError:
         raise InvalidParameter from None
-
-
-def _body_headers(scope: Scope) -> dict[str, str]:
-    """The headers that decide how the body is read.
-
-    Raises:
-        BadRequest: if one of them comes twice.
-    """
-    found = [(name.decode(), value.decode("latin-1")) for name, value in scope["headers"] if name in _BODY_HEADERS]
-    headers = dict(found)
-    if len(headers) < len(found):
-        raise BadRequest
-    return headers

@@ -17,12 +17,13 @@ from service.admission import Admission
 from service.errors import Overloaded
 from service.lifecycle import Lifecycle, Phase
 from service.metrics import Metrics
-from service.problems import problem_response
+from service.problems import refusal_response
 from service.security_headers import SECURITY_HEADERS
 from service.settings import AdmissionSettings
 from service.tracking import request_id_of
 
 _PATH = "/classify"
+_INFER_ROUTE = "/v2/models/{name}/infer"  # with a version as well
 _TIMEOUT = re.compile(rb"(?:^|&)timeout_ms=([0-9]{1,9})(?:&|$)")
 # With one of these the reply has more in it, or has to wait.
 _UNUSUAL_HEADERS = frozenset({b"expect", b"origin"})
@@ -73,7 +74,8 @@ class AdmissionDoor:
 
     def refusal(self, scope: Scope) -> bytes | None:
         """The whole reply for a request that is shed; None: let it in."""
-        if scope["path"] != _PATH or scope["method"] != "POST" or self._lifecycle.phase != Phase.SERVING:
+        route = _route_of(scope["path"])
+        if route is None or scope["method"] != "POST" or self._lifecycle.phase != Phase.SERVING:
             return None
         timeout_ms = self._timeout_ms(scope["query_string"])
         if timeout_ms is None or any(name in _UNUSUAL_HEADERS for name, _ in scope["headers"]):
@@ -82,28 +84,26 @@ class AdmissionDoor:
         try:
             self._admission.check_open(now_s, timeout_ms / 1000)
         except Overloaded as error:
-            self._count(now_s)
-            return self._reply(error, request_id_of(scope).encode())
+            self._count(route, now_s)
+            return self._reply(route, error, request_id_of(scope).encode())
         return None
 
-    def _reply(self, error: Overloaded, request_id: bytes) -> bytes:
-        lines, before, after = self._parts_of(error.status, error.retry_after_s)
-        length = len(before) + len(request_id) + len(after)
-        return b"%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n%b%b%b" % (
-            lines, length, request_id, before, request_id, after
-        )  # fmt: skip
+    def _reply(self, route: str, error: Overloaded, request_id: bytes) -> bytes:
+        lines, pieces = self._parts_of(route, error.status, error.retry_after_s)
+        body = request_id.join(pieces)
+        return b"%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (lines, len(body), request_id, body)
 
-    def _build(self, status: int, retry_after_s: int) -> tuple[bytes, bytes, bytes]:
-        """The header without what differs, and the document before and after the request id."""
+    def _build(self, route: str, status: int, retry_after_s: int) -> tuple[bytes, list[bytes]]:
+        """The header without what differs, and the document in pieces, between which the request id stands."""
         error = Overloaded(retry_after_s, status)
-        response = problem_response(error, _PLACE)
+        response = refusal_response(route, error, _PLACE)
         fields = [each for each in response.raw_headers if each[0] != b"content-length"]
         lines = [b"%b: %b" % each for each in [*fields, *self._headers]]
-        before, after = bytes(response.body).split(_PLACE.encode())
-        return b"\r\n".join([f"HTTP/1.1 {status} {error.title}".encode(), *lines, b""]), before, after
+        pieces = bytes(response.body).split(_PLACE.encode())
+        return b"\r\n".join([f"HTTP/1.1 {status} {error.title}".encode(), *lines, b""]), pieces
 
-    def _count(self, now_s: float) -> None:
-        self._metrics.request_ended(_PATH, Overloaded.code)
+    def _count(self, route: str, now_s: float) -> None:
+        self._metrics.request_ended(route, Overloaded.code)
         self._unlogged += 1
         if now_s - self._logged_s >= _LOG_EVERY_S:
             self._log.info("shed", requests=self._unlogged)
@@ -117,3 +117,10 @@ class AdmissionDoor:
         if found is None or query.count(b"timeout_ms") > 1 or int(found[1]) > self._settings.max_timeout_ms:
             return None
         return int(found[1])
+
+
+def _route_of(path: str) -> str | None:
+    """What asks for work; None: anything else."""
+    if path == _PATH:
+        return _PATH
+    return _INFER_ROUTE if path.startswith("/v2/models/") and path.endswith("/infer") else None

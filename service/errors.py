@@ -7,7 +7,9 @@
     NoPatchMemoryError          the memory shared with the engine is full; the pipeline refuses the image
     RequestError                status, stable code, one public sentence
     ├── BadRequest              400 bad_request
-    │   └── BadMultipart        400 bad_multipart
+    │   ├── BadMultipart        400 bad_multipart
+    │   └── BadInference        400 bad_inference: under /v2, with one of several fixed sentences
+    │       └── NotOffered      400 not_offered: the same
     ├── Unauthorized            401 unauthorized, with WWW-Authenticate
     ├── Forbidden               403 forbidden
     ├── NotFound                404 not_found
@@ -103,6 +105,26 @@ class BadMultipart(BadRequest):
     )
 
 
+class BadInference(BadRequest):
+    """An inference request under /v2 that is not as the protocol or the model wants it.
+
+    Args:
+        sentence: one of those in `service.v2`; it says what is wrong and names limits, never what was sent.
+    """
+
+    code = "bad_inference"
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__()
+        self.detail = sentence
+
+
+class NotOffered(BadInference):
+    """A part of the Open Inference Protocol, or of its extensions, that this service does not have."""
+
+    code = "not_offered"
+
+
 class Unauthorized(RequestError):
     """No API key, or none that is known."""
 
@@ -173,8 +195,8 @@ class UnsupportedMediaType(RequestError):
     status = 415
     code = "unsupported_media_type"
     sentence = (
-        "Send images as multipart/form-data with parts named 'file', or one image as an image/* body, "
-        "without content encoding, in one of these formats: {formats}."
+        "Send images in one of these formats: {formats}; without content encoding, as multipart/form-data with parts "
+        "named 'file' or one image as an image/* body, or under /v2 as its protocol has it."
     )
 
 

@@ -27,6 +27,7 @@ class Behind:
         memory: where patches are written for it.
         close: called after its last request.
         watch: looks after it as long as it is served, every so many seconds; cancelled before `close`.
+        has_logits: the queue answers with the logits of all classes, not only with the best classes.
     """
 
     model: Model
@@ -34,6 +35,7 @@ class Behind:
     memory: PatchMemory
     close: Callable[[], Awaitable[None]]
     watch: Callable[[float], Coroutine[Any, Any, None]] | None = None
+    has_logits: bool = False
 
 
 class Served:

@@ -1,13 +1,14 @@
 """The order of work: header, admission, decoding, batch, best labels. One request is a list of jobs, one per image.
 
-A job that fails keeps its error and skips the later steps; the others go on.
+A job that fails keeps its error and skips the later steps; the others go on. Patches that a client has cut itself go
+the same way, with a copy in the place of decoding.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -44,6 +45,7 @@ class Job:
 
     Attributes:
         data: the file; emptied once decoded.
+        given: the patches where there is no file, in the memory of their request; let go once copied.
         grid: (rows, columns), known from the header.
         degraded: it would have had more patches under less load.
         decode_cost: see `service.admission.decode_cost`; known from the header.
@@ -53,7 +55,8 @@ class Job:
         preprocess_s: after that in the same thread, resizing and cutting into patches.
     """
 
-    data: bytes
+    data: bytes = b""
+    given: PatchSequence | None = None
     error: RequestError | None = None
     header: ImageHeader | None = None
     grid: tuple[int, int] = (0, 0)
@@ -160,8 +163,16 @@ class Pipeline:
     async def classify(self, uploads: Sequence[bytes], wanted: Wanted) -> list[Job]:
         """Classify images; each job of the answer has predictions or an error, in the order of `uploads`."""
         jobs = [Job(data) for data in uploads]
+        self._read_headers(jobs, wanted)
+        return await self._answer(jobs, wanted)
+
+    async def classify_cut(self, given: Sequence[PatchSequence], wanted: Wanted) -> list[Job]:
+        """`classify` for images that are patches already, of 1 to `max_patches` each; none of them is degraded."""
+        jobs = [Job(given=sequence, grid=sequence.grid) for sequence in given]
+        return await self._answer(jobs, wanted)
+
+    async def _answer(self, jobs: list[Job], wanted: Wanted) -> list[Job]:
         with ExitStack() as held:
-            self._read_headers(jobs, wanted)
             self._admit(jobs, wanted, held)
             if alive := _alive(jobs):
                 await self._decode_and_infer(alive, wanted)
@@ -222,14 +233,15 @@ class Pipeline:
 
         for job in jobs:
             self._admission.decode_begins(job.decode_cost)
-            job.decoding = self._pool.submit(self._decode_one, job, wanted)
+            step = self._decode_one if job.given is None else self._copy_one
+            job.decoding = self._pool.submit(step, job, wanted)
             job.decoding.add_done_callback(partial(tell, job.decode_cost))
 
     def _start_inference(self, jobs: list[Job], wanted: Wanted, ended: asyncio.Future[None]) -> None:
         """All images of a request in the same turn of the loop, so that they can share a batch."""
         for job in jobs:
             job.error = self._error_of(job.decoding)
-            job.data = b""
+            job.data, job.given = b"", None
         ready = [(job, job.sequence) for job in _alive(jobs) if job.sequence is not None]
         left = len(ready)
 
@@ -242,7 +254,8 @@ class Pipeline:
         if not ready:
             _end(ended)
         for job, sequence in ready:
-            self._admission.decode_rate.observe(job.decode_cost, job.decode_s + job.preprocess_s)
+            if job.decode_cost:
+                self._admission.decode_rate.observe(job.decode_cost, job.decode_s + job.preprocess_s)
             job.inferring = self._queue.submit(sequence, wanted.deadline_s)
             job.inferring.add_done_callback(one_answered)
 
@@ -259,6 +272,14 @@ class Pipeline:
         job.error = job.error or self._error_of(decoding) or self._error_of(inferring)
         if job.error is None and inferring is not None:
             job.inference = inferring.result()
+
+    def _copy_one(self, job: Job, wanted: Wanted) -> None:
+        assert job.given is not None  # noqa: S101 - a job without has a file
+        if self._clock() >= wanted.deadline_s:
+            raise DeadlineExceeded
+        place = self._place(job)
+        np.copyto(place, job.given.patches, casting="no")
+        job.sequence = replace(job.given, patches=place)
 
     def _decode_one(self, job: Job, wanted: Wanted) -> None:
         assert job.header is not None  # noqa: S101 - a job without one has an error and does not come here

@@ -19,10 +19,12 @@ class Ranking:
     Attributes:
         indices: int32 [K], places among the logits.
         scores: float64 [K], shares of the softmax over all classes.
+        logits: float32 [C], those of all classes; None where only the best have come from another process.
     """
 
     indices: NDArray[np.int32]
     scores: NDArray[np.float64]
+    logits: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,11 @@ def rank(logits: NDArray[np.float32]) -> Ranking:
     """
     count = min(MOST_RANKED, len(logits))
     if count == 0:
-        return Ranking(np.empty(0, np.int32), np.empty(0))
+        return Ranking(np.empty(0, np.int32), np.empty(0), logits)
     # All that are no worse than the last one wanted, ties included; sorting is stable.
     among = np.flatnonzero(logits >= np.partition(logits, -count)[-count])
     best = among[np.argsort(-logits[among], kind="stable")[:count]]
-    return Ranking(best.astype(np.int32), softmax(logits)[best])
+    return Ranking(best.astype(np.int32), softmax(logits)[best], logits)
 
 
 def rank_all(logits: NDArray[np.float32]) -> list[Ranking | None]:
@@ -75,7 +77,7 @@ def rank_all(logits: NDArray[np.float32]) -> list[Ranking | None]:
         order = np.argsort(-np.take_along_axis(rows, among, axis=1), axis=1, kind="stable")
         best = np.take_along_axis(among, order, axis=1).astype(np.int32)
         scores = np.take_along_axis(softmax(rows), best, axis=1)
-        ranked = [Ranking(*of_image) for of_image in zip(best, scores, strict=True)]
+        ranked = [Ranking(*of_image) for of_image in zip(best, scores, rows, strict=True)]
     left = iter(ranked)
     return [next(left) if good else None for good in finite]
 
@@ -86,7 +88,7 @@ def name_best(ranking: Ranking, labels: tuple[str, ...], k: int) -> list[Predict
     Args:
         ranking: of one image.
         labels: C of them.
-        k: from 1 to K.
+        k: from 0 to K.
     """
     pairs = zip(ranking.indices[:k].tolist(), ranking.scores[:k].tolist(), strict=True)
     return [Prediction(labels[index], index, score) for index, score in pairs]

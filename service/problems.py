@@ -1,4 +1,7 @@
-"""The HTTP floor of errors: RFC 9457 problem documents. Nothing a client sent is in them."""
+"""The HTTP floor of errors: RFC 9457 problem documents, and under /v2 those of the Open Inference Protocol.
+
+Nothing a client sent is in them.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -39,6 +42,17 @@ class ProblemReply(Problem):
     request_id: str
 
 
+class InferenceProblem(BaseModel):
+    """Why there is no answer, as the Open Inference Protocol says it."""
+
+    error: str = Field(description="one sentence")
+
+
+def speaks_v2(path: str) -> bool:
+    """Whether an address belongs to the Open Inference Protocol."""
+    return path == "/v2" or path.startswith("/v2/")
+
+
 def problem(description: str) -> dict[str, Any]:
     """How the OpenAPI document describes a reply that is a problem."""
     return {"description": description, "content": {MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}}
@@ -52,20 +66,30 @@ def describe(error: RequestError) -> Problem:
 def problem_response(error: RequestError, request_id: str) -> Response:
     """The reply for an error, with `Retry-After` where a retry helps."""
     document = ProblemReply(**describe(error).model_dump(), request_id=request_id)
+    return Response(document.model_dump_json(), error.status, _headers_of(error), MEDIA_TYPE)
+
+
+def refusal_response(path: str, error: RequestError, request_id: str) -> Response:
+    """`problem_response` in the words of the protocol that is spoken at this path."""
+    if not speaks_v2(path):
+        return problem_response(error, request_id)
+    document = InferenceProblem(error=error.detail)
+    return Response(document.model_dump_json(), error.status, _headers_of(error), "application/json")
+
+
+def _headers_of(error: RequestError) -> dict[str, str]:
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    if isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
-    return Response(document.model_dump_json(), error.status, headers, MEDIA_TYPE)
+    return headers | ({"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {})
 
 
 def refuse(request: Request, error: RequestError) -> Response:
     """The reply for an error, noted for the request's line in the log and its place in the metrics."""
     request.state.problem = error.code
-    return problem_response(error, request.state.request_id)
+    return refusal_response(request.scope["path"], error, request.state.request_id)
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Turn our errors, and the framework's own, into problem documents."""
+    """Turn our errors, and the framework's own, into documents."""
     handlers: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
         RequestError: _on_request_error,
         RequestValidationError: _on_invalid_parameter,

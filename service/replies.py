@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from service.engine import Model
 from service.errors import Internal
+from service.metrics import Metrics
 from service.pipeline import Job
 from service.predictions import Prediction
 from service.problems import Problem, describe
@@ -58,7 +59,7 @@ class Timing:
     total: Annotated[float, Field(description="from the request's header to the reply")]
 
 
-STAGES = tuple(field.name for field in fields(Timing))
+_STAGES = tuple(field.name for field in fields(Timing))
 
 
 @dataclass(slots=True)
@@ -140,6 +141,20 @@ def timing_of(jobs: Sequence[Job], upload_s: float, total_s: float) -> Timing:
         inference=_ms(max([inference.inference_s for inference in inferences], default=0.0)),
         total=_ms(total_s),
     )
+
+
+def count_images(metrics: Metrics, jobs: Sequence[Job]) -> None:
+    """Count the images of a request by how they ended."""
+    for job in jobs:
+        metrics.image_answered("ok" if job.error is None else job.error.code)
+        if job.degraded:
+            metrics.degraded.inc()
+
+
+def count_stages(metrics: Metrics, timing: Timing) -> None:
+    """Note how long the stages of a request took."""
+    for stage in _STAGES:
+        metrics.stage_took(stage, getattr(timing, stage) / 1000)
 
 
 def _ms(seconds: float) -> float:

@@ -14,13 +14,13 @@ from structlog.typing import FilteringBoundLogger
 from service.errors import ClientClosed, Draining, Internal, RequestError
 from service.lifecycle import Lifecycle, Phase
 from service.metrics import Metrics
-from service.problems import problem_response
+from service.problems import refusal_response
 from service.security_headers import SECURITY_HEADERS
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _REFUSAL = "refusal"
-PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 
 class Tracking:
@@ -74,7 +74,8 @@ class Tracking:
     async def _refuse(self, error: RequestError, scope: Scope, receive: Receive, reply: "_Reply") -> None:
         scope["state"]["problem"] = error.code
         if reply.status == 0:
-            await problem_response(error, scope["state"]["request_id"])(scope, receive, reply.send)
+            response = refusal_response(scope["path"], error, scope["state"]["request_id"])
+            await response(scope, receive, reply.send)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         state = scope["state"]

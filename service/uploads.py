@@ -1,4 +1,4 @@
-"""Request bodies: from ASGI messages to the bytes of 1..max_files images, all in memory, all bounded.
+"""Request bodies: from ASGI messages to bytes, such as those of 1..max_files images, all in memory, all bounded.
 
 Nothing goes to disk and nothing of what a client calls its files is kept. A body that is too large, too slow or
 malformed ends at the first byte that shows it.
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.types import Scope
 
 from service.errors import BadMultipart, BadRequest, BodyTooLarge, ClientClosed, UnsupportedMediaType, UploadTimeout
 from service.settings import UploadSettings
@@ -56,6 +57,37 @@ async def read_uploads(
     return form.finish()
 
 
+async def read_whole(
+    headers: Mapping[str, str],
+    receive: Receive,
+    settings: UploadSettings,
+    formats: tuple[str, ...],
+    account: Account,
+    clock: Callable[[], float],
+) -> bytes:
+    """Read a body of any type, as it is; see `read_uploads`.
+
+    Raises:
+        RequestError: 400, 408, 413, 415, 429 or 499.
+    """
+    _check_encoding(headers, formats)
+    _check_length(headers, settings)
+    return b"".join([chunk async for chunk in _read_body(receive, settings, account, clock)])
+
+
+def body_headers(scope: Scope, names: frozenset[bytes]) -> dict[str, str]:
+    """Those headers of a request that decide how its body is read.
+
+    Raises:
+        BadRequest: if one of them comes twice.
+    """
+    found = [(name.decode(), value.decode("latin-1")) for name, value in scope["headers"] if name in names]
+    headers = dict(found)
+    if len(headers) < len(found):
+        raise BadRequest
+    return headers
+
+
 def time_allowed_s(received_bytes: int, settings: UploadSettings) -> float:
     """How long after its start a body may take to grow beyond `received_bytes`."""
     return min(settings.body_timeout_s, settings.upload_grace_s + received_bytes / settings.min_upload_bytes_per_s)
@@ -63,22 +95,30 @@ def time_allowed_s(received_bytes: int, settings: UploadSettings) -> float:
 
 def _check_headers(headers: Mapping[str, str], settings: UploadSettings, formats: tuple[str, ...]) -> bytes | None:
     """What the header tells before anything is read: the boundary of a multipart body, None for one raw image."""
-    if headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedMediaType(formats=", ".join(formats))
+    _check_encoding(headers, formats)
     kind, options = parse_options_header(headers.get("content-type"))
     if kind != b"multipart/form-data" and not kind.startswith(b"image/"):
         raise UnsupportedMediaType(formats=", ".join(formats))
-    declared = headers.get("content-length", "0")
-    if not (declared.isascii() and declared.isdecimal()):
-        raise BadRequest
-    if len(declared) > 18 or int(declared) > settings.max_body_bytes:
-        raise BodyTooLarge(max_body_bytes=settings.max_body_bytes)
+    _check_length(headers, settings)
     if kind != b"multipart/form-data":
         return None
     boundary = options.get(b"boundary", b"")
     if not 0 < len(boundary) <= _MAX_BOUNDARY_BYTES:
         raise _bad_multipart(settings)
     return boundary
+
+
+def _check_encoding(headers: Mapping[str, str], formats: tuple[str, ...]) -> None:
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType(formats=", ".join(formats))
+
+
+def _check_length(headers: Mapping[str, str], settings: UploadSettings) -> None:
+    declared = headers.get("content-length", "0")
+    if not (declared.isascii() and declared.isdecimal()):
+        raise BadRequest
+    if len(declared) > 18 or int(declared) > settings.max_body_bytes:
+        raise BodyTooLarge(max_body_bytes=settings.max_body_bytes)
 
 
 async def _read_body(

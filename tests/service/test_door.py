@@ -60,11 +60,27 @@ def test_what_would_be_too_late_is_refused_at_the_door() -> None:
     assert 'requests_total{outcome="overloaded",route="/classify"} 1.0' in bench.metrics.render().decode()
 
 
+@pytest.mark.parametrize("path", ["/v2/models/tiny-colours/infer", "/v2/models/tiny-colours/versions/1/infer"])
+def test_inference_is_refused_at_the_door_in_the_words_of_its_protocol(path: str) -> None:
+    bench = Bench()
+    reply = bench.ask(path=path, x_request_id=b"mine")
+    assert reply is not None
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+    assert b"\r\nx-request-id: mine" in head
+    assert b"\r\ncontent-length: %d\r\n" % len(body) in head
+    assert json.loads(body).keys() == {"error"}
+    route = 'requests_total{outcome="overloaded",route="/v2/models/{name}/infer"} 1.0'
+    assert route in bench.metrics.render().decode()
+
+
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
         ({"query": b"timeout_ms=30000"}, "there is time enough"),
         ({"path": "/models", "method": "GET"}, "probes and information are free"),
+        ({"path": "/v2/models/tiny-colours/ready", "method": "GET"}, "probes and information are free"),
+        ({"path": "/v2/models/tiny-colours/infer", "method": "GET"}, "405"),
         ({"method": "GET"}, "405"),
         ({"query": b"timeout_ms=x"}, "422"),
         ({"query": b"timeout_ms=99999999"}, "422"),

@@ -9,6 +9,8 @@ from service.problems import problem_response
 CONTRACT = {
     ("bad_request", 400),
     ("bad_multipart", 400),
+    ("bad_inference", 400),
+    ("not_offered", 400),
     ("unauthorized", 401),
     ("forbidden", 403),
     ("not_found", 404),

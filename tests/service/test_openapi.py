@@ -34,7 +34,7 @@ def operations(service: ServedProcess) -> list[Any]:
 @pytest.mark.parametrize("good", [True, False], ids=["as documented", "against the document"])
 def test_the_document_is_kept(operations: list[Any], good: bool) -> None:
     """Nothing can be wrong with a request that has neither body nor parameters but a name in its path."""
-    asked = [each for each in operations if good or each.path == "/classify"]
+    asked = [each for each in operations if good or each.path == "/classify" or each.path.endswith("/infer")]
     assert asked
     for operation in asked:
         keep(operation, good)
@@ -49,6 +49,6 @@ def keep(operation: Any, good: bool) -> None:
         case = data.draw(operation.as_strategy(generation_mode=mode))
         checks = schemathesis.checks.CHECKS.get_by_names(LEFT_OUT)
         response = case.call_and_validate(excluded_checks=checks, timeout=10)
-        assert response.status_code < 500 or response.json()["code"] == "deadline_exceeded"
+        assert response.status_code < 500 or response.status_code == 504
 
     ask()

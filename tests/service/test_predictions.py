@@ -58,6 +58,7 @@ def test_a_batch_is_ranked_as_its_images_alone_are(images: int, classes: int, se
         assert ranking is not None
         expected = rank(of_image)
         assert ranking.indices.tolist() == expected.indices.tolist()
+        np.testing.assert_array_equal(ranking.logits, of_image)
         assert ranking.scores.tolist() == expected.scores.tolist(), "the same bits"
         assert ranking.indices.dtype == np.int32
 
