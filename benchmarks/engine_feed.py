@@ -27,11 +27,10 @@ import uvloop
 from benchmarks.host_cost import write_instant_model
 from benchmarks.served import process_cpu_s
 from model.preprocess import PatchSequence
-from service.engine import Model
 from service.loaded import open_engine
 from service.processes.board import Board, Column
 from service.processes.engine_process import run_engine_process
-from service.processes.remote import RemoteQueue
+from service.processes.follower import Follower
 from service.processes.shared import ENGINE_ROW, Seat, Shared, reserve
 from service.settings import Settings
 
@@ -40,28 +39,30 @@ _SLAB_BYTES = 64 << 20
 _FORK = multiprocessing.get_context("fork")
 
 
-async def _feed(shared: Shared, seat: Seat, waiting: int, seconds: float) -> int:
+async def _feed(seat: Seat, waiting: int, seconds: float) -> int:
     """Submit for a while; returns how many images were answered."""
-    queue = RemoteQueue(seat.http_end, seat.slab, 1, lambda: True)
-    await queue.open()
+    follower = Follower(seat, 1, lambda: True, lambda _: None, lambda _: None)
+    await follower.greet()
+    [[behind]] = follower.versions().values()
+    seat.slab.cut([behind.model.manifest.preprocessing])
+    await follower.open()
     end_s = time.monotonic() + seconds
 
     async def one_after_the_other() -> int:
         answered = 0
         while time.monotonic() < end_s:
-            place = seat.slab.take(_GRID[0] * _GRID[1])
-            await queue.submit(PatchSequence(place, _GRID, 224, 224, "JPEG"), end_s + 10)
+            place = behind.memory.take(_GRID[0] * _GRID[1])
+            await behind.queue.submit(PatchSequence(place, _GRID, 224, 224, "JPEG"), end_s + 10)
             answered += 1
         return answered
 
     return sum(await asyncio.gather(*(one_after_the_other() for _ in range(waiting))))
 
 
-def _run_feeder(shared: Shared, seat: Seat, model: Model, waiting: int, seconds: float, results: object) -> None:
+def _run_feeder(shared: Shared, seat: Seat, waiting: int, seconds: float, results: object) -> None:
     shared.keep_seat(seat)
-    seat.slab.cut(model.manifest)
     before = time.process_time()
-    answered = uvloop.run(_feed(shared, seat, waiting, seconds))
+    answered = uvloop.run(_feed(seat, waiting, seconds))
     results.put((answered, time.process_time() - before))  # type: ignore[attr-defined]
 
 
@@ -71,12 +72,13 @@ def measure(settings: Settings, feeders: int, waiting: int, seconds: float) -> t
     report, their_end = _FORK.Pipe(duplex=False)
     engine = _FORK.Process(target=run_engine_process, args=(settings, shared, their_end, 1, [0] * feeders, open_engine))
     engine.start()
-    model = report.recv()
+    if reason := report.recv():
+        raise SystemExit(reason)
     shared.board.write(ENGINE_ROW, Column.LIFE, 1)
     results = _FORK.SimpleQueue()
     before = process_cpu_s(engine.pid or 0)
     for seat in shared.seats:
-        _FORK.Process(target=_run_feeder, args=(shared, seat, model, waiting, seconds, results)).start()
+        _FORK.Process(target=_run_feeder, args=(shared, seat, waiting, seconds, results)).start()
     all_of = [results.get() for _ in shared.seats]
     engine_s = process_cpu_s(engine.pid or 0) - before
     engine.kill()

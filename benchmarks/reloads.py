@@ -1,6 +1,7 @@
 """Reloads under load: requests that fail, and the memory that stays.
 
     python -m benchmarks.reloads --reloads 50
+    python -m benchmarks.reloads --reloads 50 --http-workers 2
 
 The bundled model in two versions takes its own place over and over while clients classify one photograph, each on a
 connection of its own. Every reply must be 200 and carry the digest of one of the two.
@@ -67,7 +68,9 @@ def _reload(served: Served) -> None:
 
 
 def command(
-    reloads: Annotated[int, typer.Option(min=1)] = 50, clients: Annotated[int, typer.Option(min=1, max=100)] = 4
+    reloads: Annotated[int, typer.Option(min=1)] = 50,
+    clients: Annotated[int, typer.Option(min=1, max=100)] = 4,
+    http_workers: Annotated[int, typer.Option(min=1, help="As of the service; memory is that of all processes.")] = 1,
 ) -> None:
     """Reload under load, and print what was lost."""
     with TemporaryDirectory() as name:
@@ -80,7 +83,9 @@ def command(
 
         put(0)
         key = hashlib.sha256(_KEY.encode()).hexdigest()
-        with serve(path, ["--http-workers", "1", "--admin-key-sha256", key]) as served:
+        with serve(
+            path, ["--http-workers", str(http_workers), "--api-keys", f"boss:admin:{key}", "--allow-anonymous"]
+        ) as served:
             over, outcomes, taken_s = threading.Event(), Counter[str](), []
             threads = [threading.Thread(target=_ask, args=(served, over, outcomes)) for _ in range(clients)]
             for thread in threads:
@@ -99,7 +104,10 @@ def command(
             time.sleep(1)
             at_rest_mb = served.own_mb()
     good = {key: count for key, count in outcomes.items() if key.startswith("sha256:")}
-    print(f"{reloads} reloads, {clients} clients: {sum(good.values())} answered, by {len(good)} digests")
+    print(
+        f"{http_workers} HTTP processes, {reloads} reloads, {clients} clients: "
+        f"{sum(good.values())} answered, by {len(good)} digests"
+    )
     print(f"failed: {sum(outcomes.values()) - sum(good.values())} {dict(outcomes.items() - good.items())}")
     print(f"a reload, seconds: median {statistics.median(taken_s):.2f}, longest {max(taken_s):.2f}")
     places = {0, 1, 2, 5, 10, 20, 30, 40, reloads} & set(range(reloads + 1))

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,7 +25,7 @@ from service.errors import DeviceLostError
 from service.heartbeat import Heartbeat
 from service.library import Change, Library
 from service.lifecycle import Lifecycle, Phase
-from service.loaded import Loaded, Loader, WarmEngine, open_engine
+from service.loaded import Loaded, Loader, open_engine
 from service.logs import open_log, standard_error
 from service.metrics import Metrics
 from service.models import Behind, Models
@@ -42,7 +41,7 @@ from service.tracking import Tracking
 from service.trial import try_model
 from service.v2.inference import Inference
 from service.v2.routes import inference_router
-from service.watched import WatchedEngine
+from service.watched import Runs, WatchedEngine
 
 
 def create_app(
@@ -75,26 +74,20 @@ def create_app(
     decoders = open_decoders(settings, metrics, log)
     observer = EngineObserver(metrics, rate, log, lambda _: lifecycle.fail())
     given = iter([engine] if engine else [])
-    watched: weakref.WeakSet[WatchedEngine] = weakref.WeakSet()
-
-    def watch(warm: WarmEngine) -> WatchedEngine:
-        watched.add(each := WatchedEngine(warm, clock))
-        each.seen = True
-        return each
+    runs = Runs(clock)
 
     def look_for_a_hung_run(now_s: float) -> None:
-        longest_s = max((each.running_s(now_s) for each in watched), default=0.0)
-        if longest_s > settings.engine_timeout_s and not lifecycle.failed:
+        if runs.running_s(now_s) > settings.engine_timeout_s and not lifecycle.failed:
             observer.device_lost(DeviceLostError(f"a batch has been in the engine for {settings.engine_timeout_s:g} s"))
 
-    loader = Loader(lambda chosen: open_engine(chosen, next(given, None)), observer, clock, watch)
-
-    def open_model(chosen: Settings) -> Loaded:
-        loaded = loader(chosen)
-        decoders.open(loaded.model.manifest.preprocessing)  # here, for a reload is in a thread
-        return loaded
-
-    library = Library(settings, open_model, try_model)
+    loader = Loader(
+        lambda chosen: open_engine(chosen, next(given, None)),
+        observer,
+        clock,
+        lambda engine: WatchedEngine(engine, runs),
+        decoders.open,  # here, for a reload is in a thread
+    )
+    library = Library(settings, loader, try_model)
     library.load()
 
     def behind(loaded: Loaded) -> Behind:
@@ -105,7 +98,7 @@ def create_app(
         )
 
     def connect(models: Models) -> Reload:
-        def switch(change: Change[Loaded]) -> None:
+        async def switch(change: Change[Loaded]) -> None:
             models.put(change.name, [behind(loaded) for loaded in change.after])
 
         return share_reload(Reloading(library, switch, metrics, log))

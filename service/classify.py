@@ -103,7 +103,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         422: "`invalid_image`, `image_too_large`, `invalid_parameter`",
         429: "`overloaded`, `rate_limited`: try again after `Retry-After` seconds",
         500: "`internal`",
-        503: "`not_ready`, `draining`, `device_lost`: try again after `Retry-After` seconds",
+        503: "`not_ready`, `draining`, `model_replaced`, `device_lost`: try again after `Retry-After` seconds",
         504: "`deadline_exceeded`",
     }.items()
 }

@@ -57,7 +57,7 @@ def _options(
     context_settings=_ANY_ARGUMENTS,
 )
 def _serve(context: typer.Context) -> None:
-    from service.artifacts import artifact_of, is_model_folder  # noqa: PLC0415
+    from service.artifacts import artifact_of  # noqa: PLC0415
     from service.settings import read_settings  # noqa: PLC0415 - `--version` and `--help` need none of this
 
     settings = read_settings(context.args)
@@ -65,10 +65,6 @@ def _serve(context: typer.Context) -> None:
     from service.cores import usable_cores  # noqa: PLC0415
 
     http_processes = settings.http_processes(usable_cores())
-    if http_processes > 1 and settings.model is not None and is_model_folder(settings.model):
-        if settings.http_workers:
-            raise StartError("a folder of models is served by one process: leave --http-workers out, or set it to 1")
-        http_processes = 1
     if http_processes == 1:
         from service.server import serve  # noqa: PLC0415 - nor does `serve --help`, or a wrong flag, need the framework
 

@@ -30,6 +30,7 @@
     ├── Unavailable             503, with Retry-After
     │   ├── NotReady            not_ready
     │   ├── Draining            draining
+    │   ├── ModelReplaced       model_replaced
     │   └── DeviceLost          device_lost
     └── DeadlineExceeded        504 deadline_exceeded
 
@@ -291,6 +292,13 @@ class Draining(Unavailable):
 
     code = "draining"
     sentence = "The service is shutting down; send the request again, to another replica."
+
+
+class ModelReplaced(Unavailable):
+    """The engine process died, and its successor has found another model file than the request began with."""
+
+    code = "model_replaced"
+    sentence = "The model was replaced while the request waited; send the request again."
 
 
 class DeviceLost(Unavailable):

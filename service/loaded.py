@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model.manifest import Preprocessing
 from service.batching import BatchLimits, Lanes
 from service.buffers import BatchMemory
 from service.engine import Engine, Model
@@ -76,6 +77,7 @@ class Loader:
         observer: told what happens in the queue of any model.
         clock: monotonic, seconds.
         watch: puts something between a warm engine and its batches.
+        prepare: gets ready what else images for the model need; raises StartError.
     """
 
     def __init__(
@@ -84,11 +86,13 @@ class Loader:
         observer: SchedulerObserver,
         clock: Callable[[], float],
         watch: Callable[[WarmEngine], ArrayEngine] = lambda engine: engine,
+        prepare: Callable[[Preprocessing], object] = lambda _: None,
     ) -> None:
         self._open_engine = open_engine
         self._observer = observer
         self._clock = clock
         self._watch = watch
+        self.prepare = prepare
         self._room: EngineRoom | None = None
 
     def __call__(self, settings: Settings) -> Loaded:
@@ -99,6 +103,7 @@ class Loader:
         """
         engine = self._open_engine(settings)
         try:
+            self.prepare(engine.model.manifest.preprocessing)
             return self._put_behind_queue(settings, engine)
         except StartError:
             engine.close()

@@ -5,7 +5,7 @@ back when the last of its requests has ended. All of this is in the event loop's
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -174,6 +174,8 @@ class Models:
             for behind in versions
         ]
         self._versions[name] = after
+        if not after:
+            del self._versions[name]
         self._by_name = {
             called: served
             for versions in self._versions.values()
@@ -186,6 +188,15 @@ class Models:
         if self._opened:
             for served in after:
                 served.watch(self._watch_interval_s)
+
+    def put_all(self, default: str, versions: Mapping[str, Sequence[Behind]]) -> None:
+        """From now on there is nothing but these versions, and `default` answers requests which name none.
+
+        As `put`, to be called in a turn of the event loop.
+        """
+        self._default_name = default
+        for name in [*versions, *(self._versions.keys() - versions.keys())]:
+            self.put(name, versions.get(name, ()))
 
     def facts(self) -> dict[str, Any]:
         """What is served, for the log."""

@@ -9,7 +9,7 @@ from typing import Generic
 
 from structlog.typing import FilteringBoundLogger
 
-from service.errors import ModelRefused, NotFound
+from service.errors import NotFound
 from service.library import Change, Library, OpenedT
 from service.metrics import Metrics
 from service.replies import ModelName, name_of
@@ -37,21 +37,12 @@ class Reloaded:
 Reload = Callable[[str | None], Awaitable[list[Reloaded]]]  # for one name, or for all; raises NotFound
 
 
-async def never_reload(_: str | None) -> list[Reloaded]:
-    """Several processes that share a model keep it until they are started again.
-
-    Raises:
-        ModelRefused: always.
-    """
-    raise ModelRefused
-
-
 class Reloading(Generic[OpenedT]):
     """One reload at a time, in a thread.
 
     Args:
         library: the files.
-        switch: called in the event loop with every change that is one.
+        switch: awaited with every change that is one; requests find it afterwards.
         metrics: counts outcomes.
         log: is told why.
     """
@@ -59,7 +50,7 @@ class Reloading(Generic[OpenedT]):
     def __init__(
         self,
         library: Library[OpenedT],
-        switch: Callable[[Change[OpenedT]], None],
+        switch: Callable[[Change[OpenedT]], Awaitable[None]],
         metrics: Metrics,
         log: FilteringBoundLogger,
     ) -> None:
@@ -99,7 +90,7 @@ class Reloading(Generic[OpenedT]):
                 raise NotFound from None
             for change in changes:
                 if change.outcome in {"added", "reloaded"}:
-                    self._switch(change)
+                    await self._switch(change)
                 self._record(change)
             return [Reloaded(each.name, each.outcome, newest(each.before), newest(each.after)) for each in changes]
 

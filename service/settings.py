@@ -301,7 +301,8 @@ class HttpSettings(_Group):
     patch_memory_bytes: int = Field(
         default=134_217_728,
         ge=1_048_576,
-        description="address space that each of several HTTP processes shares with the engine process, bytes",
+        description="address space that each of several HTTP processes shares with the engine process, in pieces for "
+        "images of the largest model at the start, bytes; a reload to a model with larger images is refused",
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0: any free one")

@@ -1,7 +1,8 @@
-"""An engine that shows since when its oldest run goes on, so that somebody else can tell if it hangs."""
+"""Engines that show since when the oldest run of any of them goes on, so that somebody else can tell if it hangs."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,37 +10,29 @@ from numpy.typing import NDArray
 from service.runner import ArrayEngine
 
 
-class WatchedEngine:
-    """Passes runs on; thread-safe.
-
-    A run shows once it may be `seen`: a warm-up may build kernels for minutes.
+class Runs:
+    """The runs that are under way, of all models; thread-safe.
 
     Args:
-        engine: runs batches, perhaps several at a time.
         clock: monotonic, seconds.
-        show: is told when the oldest run under way began, on the clock; 0: none is.
+        show: is told when the oldest of them began, on the clock; 0: there is none.
     """
 
-    def __init__(
-        self, engine: ArrayEngine, clock: Callable[[], float], show: Callable[[float], None] = lambda _: None
-    ) -> None:
-        self._engine = engine
+    def __init__(self, clock: Callable[[], float], show: Callable[[float], None] = lambda _: None) -> None:
         self._clock = clock
         self._show = show
         self._lock = threading.Lock()
         self._started_s: dict[object, float] = {}
-        self.seen = False
 
-    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
-        """As the engine's own."""
-        if not self.seen:
-            return self._engine.run(patches, grid, alone=alone)
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """From its beginning to its end, however it ends."""
         run = object()
         with self._lock:
             self._started_s[run] = self._clock()
             self._show_oldest()
         try:
-            return self._engine.run(patches, grid, alone=alone)
+            yield
         finally:
             with self._lock:
                 del self._started_s[run]
@@ -52,3 +45,16 @@ class WatchedEngine:
 
     def _show_oldest(self) -> None:
         self._show(min(self._started_s.values(), default=0.0))
+
+
+class WatchedEngine:
+    """Passes runs on. Args: runs batches, perhaps several at a time; and where its runs are kept."""
+
+    def __init__(self, engine: ArrayEngine, runs: Runs) -> None:
+        self._engine = engine
+        self._runs = runs
+
+    def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
+        """As the engine's own."""
+        with self._runs.one_more():
+            return self._engine.run(patches, grid, alone=alone)

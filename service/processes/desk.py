@@ -1,24 +1,29 @@
-"""The place of one HTTP process at the engine process: takes its submissions to the scheduler, sends answers back."""
+"""The place of one HTTP process at the engine process: takes its submissions to the schedulers, sends answers back."""
 
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Protocol, cast
+from typing import cast
 
 from model.preprocess import PatchSequence
-from service.errors import DeadlineExceeded, Draining, Overloaded
+from service.errors import DeadlineExceeded, Draining, NotFound, Overloaded
 from service.processes.channel import Channel
+from service.processes.documents import (
+    Document,
+    Holding,
+    Prepared,
+    ReloadCall,
+    ReloadEnd,
+    read_document,
+    write_document,
+)
 from service.processes.messages import Answer, Cancellation, Kind, Lives, Outcome, Record, Submission
+from service.processes.office import Office
+from service.processes.shelf import Shelf
 from service.processes.slab import PatchSlab
+from service.reload import Reload
 from service.scheduler import Inference
-
-
-class Queue(Protocol):
-    """The part of `service.scheduler.Scheduler` that is needed here."""
-
-    def submit(self, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
-        """A future of the answer."""
 
 
 class Desk:
@@ -27,21 +32,33 @@ class Desk:
     Args:
         end: this side of the connection.
         slab: the patch memory of that process.
-        queue: in front of the engine.
+        shelf: the versions that it may submit to.
+        office: agrees with it about them.
+        reload: loads them again.
         engine_life: how often the engine process has been started, from 1.
-        refused: told of a record that makes no sense.
+        refused: told of what makes no sense.
     """
 
     def __init__(
-        self, end: socket.socket, slab: PatchSlab, queue: Queue, engine_life: int, refused: Callable[[], None]
+        self,
+        end: socket.socket,
+        slab: PatchSlab,
+        shelf: Shelf,
+        office: Office,
+        reload: Reload,
+        engine_life: int,
+        refused: Callable[[], None],
     ) -> None:
         self._slab = slab
-        self._queue = queue
+        self._shelf = shelf
+        self._agreement = office.agree(self._say)
+        self._reload = reload
         self._refused = refused
         self.left = asyncio.Event()  # nobody can sit on the other side any more
-        self._channel = Channel(end, self._receive, self.left.set)
+        self._channel = Channel(end, self._receive, self._hear, self.left.set)
         self._channel.lives = Lives(engine_life, http=0)
         self._futures: dict[int, asyncio.Future[Inference]] = {}
+        self._reloading: set[asyncio.Task[None]] = set()
 
     def open(self, http_life: int) -> None:
         """Listen, and say so to the HTTP process of this life if there is one; 0: there is none yet."""
@@ -71,25 +88,31 @@ class Desk:
         self._channel.forget()
         for future in before.values():
             future.cancel()
-        self._channel.put(Kind.HELLO)
+        self._agreement.begin()
 
+    # --- images -------------------------------------------------------------------------------------------------------
     def _submit(self, submission: Submission) -> None:
+        shelved = self._shelf.find(submission.version)
+        if shelved is None:
+            self._send(Answer(submission.ticket, Outcome.REPLACED, 0, 0.0, 0.0))
+            return
         grid = submission.rows, submission.columns
+        count = grid[0] * grid[1]
         try:
-            patches = self._slab.patches(submission.slot, grid[0] * grid[1])
+            patches = self._slab.patches(submission.page, count, shelved.patch_dim, shelved.max_patches)
         except ValueError:  # an HTTP process decodes hostile files: what it says is checked
             self._refused()
             self._send(Answer(submission.ticket, Outcome.FAILED, 0, 0.0, 0.0))
             return
-        future = self._queue.submit(PatchSequence(patches, grid, 0, 0, ""), submission.deadline_s)
+        future = shelved.loaded.queue.submit(PatchSequence(patches, grid, 0, 0, ""), submission.deadline_s)
         self._futures[submission.ticket] = future
-        future.add_done_callback(partial(self._answer, submission.ticket, submission.slot))
+        future.add_done_callback(partial(self._answer, submission.ticket, submission.page, patches.size))
 
     def _cancel(self, ticket: int) -> None:
         if ticket in self._futures:
             self._futures[ticket].cancel()
 
-    def _answer(self, ticket: int, slot: int, future: asyncio.Future[Inference]) -> None:
+    def _answer(self, ticket: int, page: int, size: int, future: asyncio.Future[Inference]) -> None:
         if self._futures.get(ticket) is not future:
             return  # of an HTTP process that is dead: its slot may have a new owner
         del self._futures[ticket]
@@ -98,11 +121,42 @@ class Desk:
             self._send(Answer(ticket, outcome, 0, 0.0, 0.0))
             return
         inference = future.result()
-        self._slab.write_ranking(slot, inference.ranking)
+        self._slab.write_ranking(page, size, inference.ranking)
         self._send(Answer(ticket, outcome, inference.batch_images, inference.queue_s, inference.inference_s))
 
     def _send(self, answer: Answer) -> None:
         self._channel.put(Kind.ANSWER, answer)
+
+    # --- models -------------------------------------------------------------------------------------------------------
+    def _hear(self, lives: Lives, line: bytes) -> None:
+        if lives != self._channel.lives:
+            return
+        try:
+            said = read_document(line)
+        except ValueError:
+            self._refused()
+            return
+        if isinstance(said, ReloadCall):
+            task = asyncio.get_running_loop().create_task(self._reload_for(lives, said))
+            self._reloading.add(task)
+            task.add_done_callback(self._reloading.discard)
+        elif isinstance(said, Prepared | Holding):
+            self._agreement.hear(said)
+        else:
+            self._refused()
+
+    async def _reload_for(self, lives: Lives, asked: ReloadCall) -> None:
+        ended = ReloadEnd(call=asked.call)
+        try:
+            ended = ReloadEnd(call=asked.call, reloaded=await self._reload(asked.name))
+        except NotFound:
+            ended = ReloadEnd(call=asked.call, known=False)
+        finally:
+            if lives == self._channel.lives:  # else whoever asked is dead
+                self._say(ended)
+
+    def _say(self, document: Document) -> None:
+        self._channel.say(write_document(document))
 
 
 def _outcome_of(future: asyncio.Future[Inference]) -> Outcome:

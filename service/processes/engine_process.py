@@ -7,28 +7,32 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from multiprocessing.connection import Connection
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from structlog.typing import FilteringBoundLogger
 
 from service.admission import Rate
 from service.canary import Canary
-from service.engine import Model
 from service.errors import DeviceLostError, StartError
-from service.loaded import OpenEngine, batch_limits
+from service.library import Library
+from service.loaded import Loaded, Loader, OpenEngine
 from service.logs import BackgroundStream, open_log, quiet_libraries
 from service.metrics import Metrics
 from service.observers import EngineObserver
 from service.processes.board import Board, Column
 from service.processes.desk import Desk
-from service.processes.shared import ENGINE_ROW, Shared
-from service.runner import BatchRunner
-from service.scheduler import BatchReport, Scheduler
+from service.processes.office import Office
+from service.processes.shared import ENGINE_ROW, Seat, Shared
+from service.processes.shelf import Shelf
+from service.reload import Reloading
+from service.replies import name_of
+from service.scheduler import BatchReport
 from service.server import leave, run_loop
 from service.settings import Settings
-from service.watched import WatchedEngine
+from service.trial import try_model
+from service.watched import Runs, WatchedEngine
 
 
 def run_engine_process(
@@ -44,10 +48,10 @@ def run_engine_process(
     Args:
         settings: everything that can be chosen.
         shared: what all processes have inherited.
-        report: is sent the model, or one line that says why there is none.
+        report: is sent None when images are taken, or one line that says why they cannot be.
         life: how often this process has been started, from 1.
         http_lives: the same of each HTTP process; 0: not started yet.
-        open_engine: loads the model, checks it and warms it up.
+        open_engine: loads a model, checks it and warms it up.
     """
     for each in (signal.SIGINT, signal.SIGTERM):  # the parent ends this process, after those that need it
         signal.signal(each, signal.SIG_IGN)
@@ -55,36 +59,60 @@ def run_engine_process(
     shared.keep_engine_side()
     stream = BackgroundStream(sys.stderr, lambda lost: shared.board.write(ENGINE_ROW, Column.LOG_LINES_LOST, lost))
     log = open_log(settings, stream, is_terminal=sys.stderr.isatty()).bind(process="engine")
+    metrics = Metrics()
+    # No image is told: their HTTP processes hand them to the successor of this process.
+    observer = _BoardObserver(metrics, Rate(), log, lambda _: _leave_sick(stream), shared.board)
+    runs = Runs(time.monotonic, lambda started_s: shared.board.write(ENGINE_ROW, Column.RUN_STARTED_S, started_s))
+    loader = Loader(open_engine, observer, time.monotonic, lambda engine: WatchedEngine(engine, runs))
+    library = Library(settings, loader, try_model)
     try:
-        engine = open_engine(settings)
-        if settings.default_model not in {None, engine.model.manifest.name}:
-            raise StartError(f"--default-model: there is no such model, only {engine.model.manifest.name}")  # noqa: TRY301
-        _cut_slabs(settings, shared, engine.model)
-        watched = WatchedEngine(
-            engine, time.monotonic, lambda started_s: shared.board.write(ENGINE_ROW, Column.RUN_STARTED_S, started_s)
-        )
-        limits = batch_limits(settings, engine.model, engine.lanes)
-        runner = BatchRunner(watched, time.monotonic, engine.open_memory(limits), engine.lanes.number)
-        runner.warm_up()
-        watched.seen = True
+        library.load()
     except StartError as error:
         report.send(str(error))
         leave(1)
-    # No image is told: their HTTP processes hand them to the successor of this process.
-    observer = _BoardObserver(Metrics(), Rate(), log, lambda _: _leave_sick(stream), shared.board)
-    scheduler = Scheduler(runner.run, limits, time.monotonic, observer, engine.lanes)
-    desks = [
-        Desk(seat.engine_end, seat.slab, scheduler, life, lambda: log.error("bad_submission")) for seat in shared.seats
-    ]
-    canary = Canary(
-        scheduler, engine.model.manifest.preprocessing, engine.golden_logits, observer.device_lost, time.monotonic
-    )
-    run_loop(_serve(settings, shared.alive, desks, http_lives, scheduler, canary, lambda: report.send(engine.model)))
-    runner.close()
+    shelf = _fill_shelf(settings, library, life, observer)
+    office = Office(shelf, log)
+    reloading = Reloading(library, office.switch, metrics, log)
+
+    def open_desk(seat: Seat) -> Desk:
+        return Desk(seat.engine_end, seat.slab, shelf, office, reloading, life, lambda: log.error("bad_submission"))
+
+    desks = [open_desk(seat) for seat in shared.seats]
+
+    def ready() -> None:
+        loop = asyncio.get_running_loop()
+        loader.prepare = lambda spec: _wait_for(office.prepare(spec), loop)
+        if not sys.stderr.isatty():  # the parent passes it on
+            loop.add_signal_handler(signal.SIGHUP, reloading.soon)
+        log.info("models_loaded", default=library.default, models=_names(library))
+        report.send(None)
+
+    run_loop(_serve(settings, shared.alive, desks, http_lives, shelf, ready))
     stream.close(timeout_s=1.0)
     # The parent does it too, unless it was killed.
     shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
     leave(0)
+
+
+def _fill_shelf(settings: Settings, library: Library[Loaded], life: int, observer: EngineObserver) -> Shelf:
+    def watch(loaded: Loaded) -> Coroutine[Any, Any, None]:
+        spec, golden_logits = loaded.model.manifest.preprocessing, loaded.engine.golden_logits
+        canary = Canary(loaded.queue, spec, golden_logits, observer.device_lost, time.monotonic)
+        return canary.watch(settings.canary_interval_s)
+
+    shelf = Shelf(life, library.default, watch if settings.canary_interval_s else None)
+    for name, versions in library.versions().items():
+        shelf.put(name, versions)
+    return shelf
+
+
+def _names(library: Library[Loaded]) -> list[dict[str, str]]:
+    return [name_of(each.model).model_dump() for versions in library.versions().values() for each in versions]
+
+
+def _wait_for(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
+    """In the thread of a reload."""
+    asyncio.run_coroutine_threadsafe(work, loop).result()
 
 
 def _leave_sick(stream: BackgroundStream) -> NoReturn:
@@ -92,36 +120,23 @@ def _leave_sick(stream: BackgroundStream) -> NoReturn:
     leave(1)
 
 
-def _cut_slabs(settings: Settings, shared: Shared, model: Model) -> None:
-    for seat in shared.seats:
-        slots = seat.slab.cut(model.manifest)
-        if slots < settings.max_files:
-            raise StartError(
-                f"--patch-memory-bytes {settings.patch_memory_bytes} holds {slots} images of this model, but one "
-                f"request may have {settings.max_files}: raise it, or lower --max-files"
-            )
-
-
 async def _serve(
     settings: Settings,
     alive: Connection,
     desks: Sequence[Desk],
     http_lives: Sequence[int],
-    scheduler: Scheduler,
-    canary: Canary,
+    shelf: Shelf,
     ready: Callable[[], None],
 ) -> None:
+    shelf.open()
     for desk, http_life in zip(desks, http_lives, strict=True):
         desk.open(http_life)
     ready()
-    watching = asyncio.create_task(canary.watch(settings.canary_interval_s)) if settings.canary_interval_s else None
     await _end_of(alive)
     await _all_left(desks, settings.drain_delay_s + settings.shutdown_grace_s)
     for desk in desks:
         desk.close()
-    if watching is not None:
-        watching.cancel()
-    await scheduler.close()
+    await shelf.close()
 
 
 async def _end_of(alive: Connection) -> None:

@@ -1,29 +1,26 @@
 """A process that accepts, decodes and patchifies; the engine process does the rest."""
 
+import asyncio
 import signal
 import sys
 import time
 from multiprocessing.connection import Connection
+from typing import NoReturn
 
 from service.app import Backend, assemble_app, open_decoders
-from service.engine import Model
 from service.errors import StartError
 from service.lifecycle import Lifecycle
 from service.logs import BackgroundStream, open_log, quiet_libraries
 from service.metrics import Metrics
-from service.models import Behind
 from service.processes.board import Column
+from service.processes.follower import Follower
 from service.processes.ledger import BoardLedger, BoardSpeed
-from service.processes.remote import RemoteQueue
 from service.processes.shared import ENGINE_ROW, Seat, Shared
-from service.reload import never_reload
-from service.server import Server, leave, server_config
+from service.server import Server, leave, run_loop, server_config
 from service.settings import Settings
 
 
-def run_http_process(
-    settings: Settings, shared: Shared, report: Connection, seat: Seat, life: int, model: Model
-) -> None:
+def run_http_process(settings: Settings, shared: Shared, report: Connection, seat: Seat, life: int) -> None:
     """Serve HTTP until told to stop; does not return.
 
     Args:
@@ -32,7 +29,6 @@ def run_http_process(
         report: is sent None when clients are served, or one line that says why they cannot be.
         seat: of this process.
         life: how often this process has been started, from 1.
-        model: what the engine process runs.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent passes it on once
     quiet_libraries()
@@ -45,10 +41,17 @@ def run_http_process(
         shared.gate.count_as(seat.row - 1)
     metrics = Metrics()
     watch_board(metrics, shared)
+    decoders = open_decoders(settings, metrics, log)
+
+    def give_up(error: StartError) -> NoReturn:
+        log.error("models_not_served", reason=str(error))
+        stream.close(timeout_s=1.0)
+        leave(1)
+
+    follower = Follower(seat, life, shared.engine_up, decoders.open, give_up)
     try:
-        seat.slab.cut(model.manifest)
-        backend = _connect(shared, seat, life, model)
-        decoders = open_decoders(settings, metrics, log)
+        run_loop(_greet(follower, shared.alive))
+        backend = _connect(settings, shared, seat, follower)
         app = assemble_app(settings, backend, decoders, metrics, lifecycle, log, time.monotonic, shared.gate)
         config = server_config(app, settings, metrics)
     except StartError as error:
@@ -66,26 +69,30 @@ def run_http_process(
     leave(0)
 
 
-def _connect(shared: Shared, seat: Seat, life: int, model: Model) -> Backend:
-    queue = RemoteQueue(seat.http_end, seat.slab, life, shared.engine_up)
+async def _greet(follower: Follower, alive: Connection) -> None:
+    asyncio.get_running_loop().add_reader(alive, leave, 0)  # the parent is gone, and nobody is served yet
+    await follower.greet()
+    asyncio.get_running_loop().remove_reader(alive)
 
-    async def close() -> None:
-        queue.close()
 
-    name = model.manifest.name
+def _connect(settings: Settings, shared: Shared, seat: Seat, follower: Follower) -> Backend:
+    """Raises: StartError: if the patch memory is too small for one request."""
+    versions = follower.versions()
+    slots = seat.slab.cut(each.model.manifest.preprocessing for behind in versions.values() for each in behind)
+    if slots < settings.max_files:
+        raise StartError(
+            f"--patch-memory-bytes {settings.patch_memory_bytes} holds {slots} images of the largest model, but one "
+            f"request may have {settings.max_files}: raise it, or lower --max-files"
+        )
     return Backend(
-        versions={name: [Behind(model, queue, seat.slab, close)]},
-        default=name,
+        versions=versions,
+        default=follower.default,
         speed=BoardSpeed(shared.board),
         ledger=BoardLedger(shared.board, seat.row),
-        connect=lambda _: never_reload,
-        open=queue.open,
-        close=_nothing,
+        connect=follower.connect,
+        open=follower.open,
+        close=follower.close,
     )
-
-
-async def _nothing() -> None:
-    """The model has closed the connection."""
 
 
 def watch_board(metrics: Metrics, shared: Shared) -> None:

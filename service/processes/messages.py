@@ -1,7 +1,8 @@
 """What HTTP processes and the engine process say to each other: datagrams of fixed records. Pixels are never in them.
 
-A datagram is a header and records of one kind. The header names the life of the engine and of the HTTP process that
-its sender knew: what belongs to an earlier life, of either, is recognised and dropped. Pure: bytes in, values out.
+A datagram is a header and records of one kind, or a piece of text (`service.processes.documents`). The header names the
+life of the engine and of the HTTP process that its sender knew: what belongs to an earlier life, of either, is
+recognised and dropped. Pure: bytes in, values out.
 """
 
 import enum
@@ -12,13 +13,14 @@ from typing import NamedTuple
 MAX_DATAGRAM_BYTES = 65_536
 _HEADER = struct.Struct("<B3xII")
 _MOST_RECORDS = 512  # of one datagram, so that the largest kind stays within it
+_MOST_TEXT_BYTES = 32_768  # of one datagram
 
 
 class Kind(enum.IntEnum):
     """What the records of a datagram are."""
 
     GREETING = 1  # an HTTP process starts; no records
-    HELLO = 2  # the engine is ready for it; no records
+    TEXT = 2  # what is rare: lines, each a document, cut into datagrams anywhere
     SUBMISSION = 3
     CANCELLATION = 4
     ANSWER = 5
@@ -33,6 +35,7 @@ class Outcome(enum.IntEnum):
     DRAINING = 4
     CANCELLED = 5
     OVERLOADED = 6
+    REPLACED = 7  # there is no such version of a model any more
 
 
 class Lives(NamedTuple):
@@ -43,10 +46,19 @@ class Lives(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """One image whose patches lie in a slot of shared memory; `deadline_s` is on the monotonic clock of the machine."""
+    """One image for a version of a model. Its patches lie in shared memory.
+
+    Attributes:
+        ticket: of the image.
+        version: the number of the version; no two versions, of any life of the engine, have the same.
+        page: of the shared memory, where the patches begin.
+        rows, columns: its grid of patches.
+        deadline_s: on the monotonic clock of the machine.
+    """
 
     ticket: int
-    slot: int
+    version: int
+    page: int
     rows: int
     columns: int
     deadline_s: float
@@ -59,7 +71,7 @@ class Cancellation(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The end of one ticket, whose slot holds the ranking if the outcome is `ANSWERED`."""
+    """The end of one ticket; if the outcome is `ANSWERED`, the ranking lies behind the patches."""
 
     ticket: int
     outcome: int
@@ -70,7 +82,7 @@ class Answer(NamedTuple):
 
 Record = Submission | Cancellation | Answer
 _LAYOUTS: dict[Kind, struct.Struct] = {
-    Kind.SUBMISSION: struct.Struct("<QIIId"),
+    Kind.SUBMISSION: struct.Struct("<QQIIId"),
     Kind.CANCELLATION: struct.Struct("<Q"),
     Kind.ANSWER: struct.Struct("<QIIdd"),
 }
@@ -92,12 +104,14 @@ def pack_header(kind: Kind, lives: Lives) -> bytes:
 
 
 def most_bytes(kind: Kind) -> int:
-    """The most bytes of records of this kind that one datagram carries."""
+    """The most bytes of this kind that one datagram carries."""
+    if kind == Kind.TEXT:
+        return _MOST_TEXT_BYTES
     return _MOST_RECORDS * _LAYOUTS[kind].size if kind in _LAYOUTS else 0
 
 
-def unpack(datagram: bytes) -> tuple[Kind, Lives, Iterator[Record]]:
-    """Kind, lives and records of a datagram.
+def unpack(datagram: bytes) -> tuple[Kind, Lives, memoryview]:
+    """Kind, lives and the rest of a datagram.
 
     Raises:
         ValueError: if it is none of ours.
@@ -105,11 +119,18 @@ def unpack(datagram: bytes) -> tuple[Kind, Lives, Iterator[Record]]:
     if len(datagram) < _HEADER.size:
         raise ValueError(f"a datagram of {len(datagram)} bytes has no header")
     number, engine, http = _HEADER.unpack_from(datagram)
-    kind = Kind(number)
-    body = memoryview(datagram)[_HEADER.size :]
+    return Kind(number), Lives(engine, http), memoryview(datagram)[_HEADER.size :]
+
+
+def unpack_records(kind: Kind, body: memoryview) -> Iterator[Record]:
+    """The records in the rest of a datagram.
+
+    Raises:
+        ValueError: if they are not whole.
+    """
     if kind not in _LAYOUTS:
-        return kind, Lives(engine, http), iter(())
+        return iter(())
     layout, record = _LAYOUTS[kind], _TYPES[kind]
     if len(body) % layout.size:
         raise ValueError(f"{len(body)} bytes are no whole number of {kind.name} records")
-    return kind, Lives(engine, http), map(record._make, layout.iter_unpack(body))
+    return map(record._make, layout.iter_unpack(body))

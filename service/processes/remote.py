@@ -1,4 +1,4 @@
-"""The scheduler as an HTTP process sees it: images are submitted to the engine process, answers come back.
+"""The schedulers as an HTTP process sees them: images are submitted to the engine process, answers come back.
 
 Patches stay in shared memory until their ticket has ended, so when the engine process dies, its successor is given
 what was waiting, once, and whoever waits notices only the delay.
@@ -11,8 +11,19 @@ from dataclasses import dataclass
 from typing import cast
 
 from model.preprocess import PatchSequence
-from service.errors import DeadlineExceeded, Draining, Internal, NotReady, Overloaded, RequestError
+from service.engine import Model
+from service.errors import (
+    DeadlineExceeded,
+    Draining,
+    Internal,
+    ModelReplaced,
+    NotReady,
+    Overloaded,
+    RequestError,
+)
+from service.predictions import MOST_RANKED
 from service.processes.channel import Channel
+from service.processes.documents import Catalogue, Document, read_document, write_document
 from service.processes.messages import Answer, Cancellation, Kind, Lives, Outcome, Record, Submission
 from service.processes.slab import PatchSlab
 from service.scheduler import Inference
@@ -23,11 +34,35 @@ _ERRORS: dict[int, Callable[[], RequestError]] = {
     Outcome.FAILED: Internal,
     Outcome.DRAINING: Draining,
     Outcome.OVERLOADED: lambda: Overloaded(retry_after_s=1, status=503),
+    Outcome.REPLACED: ModelReplaced,
 }
+
+
+class RemoteVersion:
+    """One version of a model, as a queue.
+
+    Args:
+        model: what it is.
+        number: what the engine process calls it; 0: it does not have it any more.
+        queue: in front of the engine process.
+    """
+
+    __slots__ = ("_queue", "model", "number", "ranked")
+
+    def __init__(self, model: Model, number: int, queue: "RemoteQueue") -> None:
+        self.model = model
+        self.number = number
+        self.ranked = min(MOST_RANKED, len(model.manifest.labels))  # classes of a ranking
+        self._queue = queue
+
+    def submit(self, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
+        """Queue one image, see `RemoteQueue.submit`."""
+        return self._queue.submit(self, sequence, deadline_s)
 
 
 @dataclass(slots=True)
 class _Waiting:
+    version: RemoteVersion
     sequence: PatchSequence  # holds the slot
     deadline_s: float
     future: asyncio.Future[Inference]
@@ -35,69 +70,95 @@ class _Waiting:
 
 
 class RemoteQueue:
-    """The queue in front of the engine process.
+    """The way to the engine process.
 
     Args:
         end: this side of the connection.
         slab: where the patches of every submitted sequence lie.
         life: how often this HTTP process has been started, from 1.
         engine_up: whether an engine process is ready now.
+        begin: is told what models there are by an engine process that is new here, before it is given anything.
+        hear: is told of whatever else it says.
     """
 
-    def __init__(self, end: socket.socket, slab: PatchSlab, life: int, engine_up: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        end: socket.socket,
+        slab: PatchSlab,
+        life: int,
+        engine_up: Callable[[], bool],
+        begin: Callable[[Catalogue], None],
+        hear: Callable[[Document], None],
+    ) -> None:
         self._slab = slab
-        self._engine_up = engine_up
-        self._channel = Channel(end, self._receive)
+        self._begin = begin
+        self._hear_more = hear
+        self.engine_up = engine_up
+        self._channel = Channel(end, self._receive, self._hear)
         self._channel.lives = Lives(engine=0, http=life)
-        self._greeted: asyncio.Event = asyncio.Event()
         self._waiting: dict[int, _Waiting] = {}
         self._last_ticket = 0
 
-    async def open(self) -> None:
-        """Connect; returns when the engine process knows of this life, and will touch no slot of an earlier one."""
+    def open(self) -> None:
+        """Listen on the running loop."""
         self._channel.open()
+
+    def greet(self) -> None:
+        """Say that this process is there. What the engine process answers is the first that this life hears of it.
+
+        From then on it will touch no slot of an earlier life.
+        """
         self._channel.put(Kind.GREETING)
-        await self._greeted.wait()
 
     def close(self) -> None:
-        """Disconnect."""
+        """Stop listening."""
         self._channel.close()
 
-    def submit(self, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
+    def say(self, document: Document) -> None:
+        """Tell the engine process."""
+        self._channel.say(write_document(document))
+
+    def submit(self, version: RemoteVersion, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
         """Queue one image, as `service.scheduler.Scheduler.submit`.
 
         Returns:
-            A future of the answer; it raises DeadlineExceeded, Internal, Draining or NotReady.
+            A future of the answer; it raises DeadlineExceeded, Internal, Overloaded, Draining, NotReady or
+            ModelReplaced.
         """
         future: asyncio.Future[Inference] = asyncio.get_running_loop().create_future()
-        if not self._engine_up():
-            _fail(future, NotReady())
+        if not self.engine_up() or not version.number:
+            _fail(future, ModelReplaced() if not version.number else NotReady())
             return future
         self._last_ticket += 1
         ticket = self._last_ticket
-        self._waiting[ticket] = waiting = _Waiting(sequence, deadline_s, future)
+        self._waiting[ticket] = waiting = _Waiting(version, sequence, deadline_s, future)
         future.add_done_callback(lambda done: self._cancel(ticket) if done.cancelled() else None)
         self._send(ticket, waiting)
         return future
 
     def _send(self, ticket: int, waiting: _Waiting) -> None:
-        slot = self._slab.slot_of(waiting.sequence.patches)
-        self._channel.put(Kind.SUBMISSION, Submission(ticket, slot, *waiting.sequence.grid, waiting.deadline_s))
+        page, grid = self._slab.page_of(waiting.sequence.patches), waiting.sequence.grid
+        self._channel.put(Kind.SUBMISSION, Submission(ticket, waiting.version.number, page, *grid, waiting.deadline_s))
 
     def _cancel(self, ticket: int) -> None:
         if ticket in self._waiting:  # the slot stays taken until the engine has let go of it
             self._channel.put(Kind.CANCELLATION, Cancellation(ticket))
 
-    def _receive(self, kind: Kind, lives: Lives, records: Iterator[Record]) -> None:
+    def _hear(self, lives: Lives, line: bytes) -> None:
         mine = self._channel.lives
-        if lives.http != mine.http:
+        if lives.http != mine.http or lives.engine < mine.engine:
             return
-        if kind == Kind.HELLO and lives.engine > mine.engine:
+        said = read_document(line)
+        if lives.engine == mine.engine:
+            self._hear_more(said)
+        elif isinstance(said, Catalogue):  # the first that a new engine process says
             self._channel.lives = lives
             self._channel.forget()
+            self._begin(said)
             self._resubmit()
-            self._greeted.set()
-        elif kind == Kind.ANSWER and lives == mine:
+
+    def _receive(self, kind: Kind, lives: Lives, records: Iterator[Record]) -> None:
+        if kind == Kind.ANSWER and lives == self._channel.lives:
             for record in records:
                 self._answer(cast("Answer", record))
 
@@ -105,9 +166,9 @@ class RemoteQueue:
         for ticket, waiting in list(self._waiting.items()):
             if waiting.future.done():
                 del self._waiting[ticket]
-            elif waiting.tries == _MOST_TRIES:
+            elif waiting.tries == _MOST_TRIES or not waiting.version.number:
                 del self._waiting[ticket]
-                _fail(waiting.future, Internal())
+                _fail(waiting.future, Internal() if waiting.version.number else ModelReplaced())
             else:
                 waiting.tries += 1
                 self._send(ticket, waiting)
@@ -119,7 +180,8 @@ class RemoteQueue:
         if answer.outcome != Outcome.ANSWERED:
             _fail(waiting.future, _ERRORS.get(answer.outcome, Internal)())
             return
-        ranking = self._slab.read_ranking(self._slab.slot_of(waiting.sequence.patches))
+        patches = waiting.sequence.patches
+        ranking = self._slab.read_ranking(self._slab.page_of(patches), patches.size, waiting.version.ranked)
         waiting.future.set_result(Inference(ranking, answer.queue_s, answer.inference_s, answer.batch_images))
 
 

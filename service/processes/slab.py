@@ -1,24 +1,27 @@
 """Patch memory that an HTTP process and the engine process share: slots of one size in one anonymous mapping.
 
 A decode thread writes the patches of an image into a slot, the engine process reads them there and leaves the ranking
-in their place. `N` patches, `P*P*C` values of a patch, `K` ranked classes.
+behind them: until an answer has arrived the patches are as they were, for a successor of the engine process may need
+them. `N` patches, `P*P*C` values of a patch, `K` ranked classes.
 
-The mapping is reserved before the model is known and cut into slots afterwards. Pages that were never written cost
-nothing.
+The mapping is reserved before the models are known. The HTTP process cuts it into slots afterwards, which both sides
+call by the page at which they begin. Pages that were never written cost nothing.
 """
 
 import mmap
 import weakref
 from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.manifest import Manifest
+from model.manifest import Preprocessing
 from service.errors import NoPatchMemoryError
 from service.predictions import MOST_RANKED, Ranking
 
 _PAGE_BYTES = 4096
+_RANKING_BYTES = 12 * MOST_RANKED
 
 
 class PatchSlab:
@@ -29,69 +32,85 @@ class PatchSlab:
         self._memory = mmap.mmap(-1, capacity_bytes)  # shared with every process forked from this one
         self._start = _address(np.frombuffer(self._memory, np.uint8, 1))
         self._free: deque[int] = deque()
-        self._slot_bytes = self._patch_dim = self._ranked = 0
+        self.slot_bytes = 0
 
-    def cut(self, manifest: Manifest) -> int:
-        """Divide into slots that each hold the patches or the ranking of any image of this model; all are free.
+    def cut(self, specs: Iterable[Preprocessing]) -> int:
+        """Divide into slots that each hold any image of these models, and its ranking; all are free.
 
         Returns:
             How many slots there are.
         """
-        spec = manifest.preprocessing
-        self._patch_dim = spec.patch_dim
-        self._ranked = min(MOST_RANKED, len(manifest.labels))
-        needed = max(spec.max_patches * spec.patch_dim, 12 * self._ranked)
-        self._slot_bytes = -(-needed // _PAGE_BYTES) * _PAGE_BYTES
-        slots = self._capacity_bytes // self._slot_bytes
-        self._free = deque(range(slots))
+        needed = max(map(slot_bytes_of, specs))
+        self.slot_bytes = -(-needed // _PAGE_BYTES) * _PAGE_BYTES
+        slots = self._capacity_bytes // self.slot_bytes
+        self._free = deque(slot * (self.slot_bytes // _PAGE_BYTES) for slot in range(slots))
         return slots
 
-    def take(self, patches: int) -> NDArray[np.uint8]:
+    def take(self, patches: int, patch_dim: int) -> NDArray[np.uint8]:
         """Memory for one image: uint8 [N, P*P*C]. Its slot is free again when nobody holds the array; thread-safe.
 
         Raises:
             NoPatchMemoryError: if there is no free slot.
         """
         try:
-            slot = self._free.pop()  # the one used last: its pages are there already
+            page = self._free.pop()  # of the slot used last: its pages are there already
         except IndexError:
             raise NoPatchMemoryError from None
-        flat = self._flat(slot, patches)  # the base of every array that is made of it
-        weakref.finalize(flat, self._free.append, slot).atexit = False
-        return flat.reshape(patches, self._patch_dim)
+        # The base of every array that is made of it.
+        flat = np.frombuffer(self._memory, np.uint8, patches * patch_dim, page * _PAGE_BYTES)
+        weakref.finalize(flat, self._free.append, page).atexit = False
+        return flat.reshape(patches, patch_dim)
 
-    def slot_of(self, array: NDArray[np.uint8]) -> int:
-        """The slot in which an array from `take` lies."""
-        return int((_address(array) - self._start) // self._slot_bytes)
+    def page_of(self, array: NDArray[np.uint8]) -> int:
+        """Where an array from `take` begins."""
+        return int((_address(array) - self._start) // _PAGE_BYTES)
 
-    def patches(self, slot: int, patches: int) -> NDArray[np.uint8]:
-        """The beginning of a slot as uint8 [N, P*P*C].
+    def patches(self, page: int, patches: int, patch_dim: int, max_patches: int) -> NDArray[np.uint8]:
+        """What begins at a page as uint8 [N, P*P*C].
 
         Raises:
-            ValueError: if that is not inside one slot.
+            ValueError: if it is no image of at most `max_patches`, or not inside the memory with its ranking.
         """
-        return self._flat(slot, patches).reshape(patches, self._patch_dim)
+        size, start = patches * patch_dim, page * _PAGE_BYTES
+        if not 0 < patches <= max_patches or not 0 <= start <= self._capacity_bytes - _behind(size) - _RANKING_BYTES:
+            raise ValueError(f"there is no room for {patches} patches at page {page}")
+        return np.frombuffer(self._memory, np.uint8, size, start).reshape(patches, patch_dim)
 
-    def write_ranking(self, slot: int, ranking: Ranking) -> None:
-        """Leave a ranking in the place of the patches."""
-        scores, indices = self._ranking_in(slot)
+    def write_ranking(self, page: int, size: int, ranking: Ranking) -> None:
+        """Leave a ranking behind the patches, which are `size` bytes."""
+        scores, indices = self._ranking_behind(page, size, len(ranking.indices))
         scores[:], indices[:] = ranking.scores, ranking.indices
 
-    def read_ranking(self, slot: int) -> Ranking:
-        """What was left there, as a copy."""
-        scores, indices = self._ranking_in(slot)
+    def read_ranking(self, page: int, size: int, count: int) -> Ranking:
+        """The `count` classes of the ranking that was left there, as a copy."""
+        scores, indices = self._ranking_behind(page, size, count)
         return Ranking(indices.copy(), scores.copy())
 
-    def _ranking_in(self, slot: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        start, count = slot * self._slot_bytes, self._ranked
+    def _ranking_behind(self, page: int, size: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        start = page * _PAGE_BYTES + _behind(size)
         scores = np.frombuffer(self._memory, np.float64, count, start)
         return scores, np.frombuffer(self._memory, np.int32, count, start + 8 * count)
 
-    def _flat(self, slot: int, patches: int) -> NDArray[np.uint8]:
-        size = patches * self._patch_dim
-        if not 0 < size <= self._slot_bytes or not 0 <= slot < self._capacity_bytes // self._slot_bytes:
-            raise ValueError(f"slot {slot} has no room for {patches} patches")
-        return np.frombuffer(self._memory, np.uint8, size, slot * self._slot_bytes)
+
+class SlabMemory:
+    """The slots as one model sees them. Args: the slots, and the values of a patch."""
+
+    def __init__(self, slab: PatchSlab, patch_dim: int) -> None:
+        self._slab = slab
+        self._patch_dim = patch_dim
+
+    def take(self, patches: int) -> NDArray[np.uint8]:
+        """Memory for one image, see `PatchSlab.take`."""
+        return self._slab.take(patches, self._patch_dim)
+
+
+def slot_bytes_of(spec: Preprocessing) -> int:
+    """What the largest image of a model needs, with its ranking."""
+    return _behind(spec.max_patches * spec.patch_dim) + _RANKING_BYTES
+
+
+def _behind(size: int) -> int:
+    return -(-size // 8) * 8  # where scores may lie
 
 
 def _address(array: NDArray[np.uint8]) -> int:

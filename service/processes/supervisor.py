@@ -25,7 +25,6 @@ from prometheus_client.multiprocess import mark_process_dead
 from structlog.typing import FilteringBoundLogger
 
 from service.access import open_gate
-from service.engine import Model
 from service.errors import StartError
 from service.loaded import OpenEngine
 from service.logs import open_log, standard_error
@@ -33,7 +32,6 @@ from service.processes.board import Board, Column
 from service.processes.engine_process import run_engine_process
 from service.processes.http_process import run_http_process
 from service.processes.shared import ENGINE_ROW, Shared, reserve
-from service.replies import name_of
 from service.server import announce, listen
 from service.settings import Settings
 
@@ -75,7 +73,8 @@ class Supervisor:
         self._shared: Shared = reserve(board, listeners, settings.patch_memory_bytes, ends, gate)
         self._engine = _Child(ENGINE_ROW, "engine")
         self._http = [_Child(seat.row, f"http-{seat.row}") for seat in self._shared.seats]
-        self._model: Model | None = None
+        self._engine_known = False  # an engine process has been ready
+        self._hangup = False  # a SIGHUP that the engine process has not been told of
         self._announced = False
         self._signals = 0
         self._give_up_s = float("inf")
@@ -96,6 +95,7 @@ class Supervisor:
                 self._start_due()
                 self._take_reports(set(wait(self._to_watch(), _TICK_S)))
                 self._bury_dead()
+                self._pass_hangup_on()
                 self._kill_hung_engine()
         except StartError:
             self._kill_all()
@@ -115,9 +115,14 @@ class Supervisor:
             signal.signal(signal.SIGHUP, self._on_hangup)
 
     def _on_hangup(self, _: int, __: FrameType | None) -> None:
-        self._log.error(
-            "model_reload", outcome="refused", reason="several processes cannot reload: use --http-workers 1"
-        )
+        self._hangup = True
+
+    def _pass_hangup_on(self) -> None:
+        """The engine process loads everything again; one that is starting may have read some file already."""
+        process = self._engine.process
+        if self._hangup and self._engine.ready and process is not None and process.pid is not None:
+            self._hangup = False
+            os.kill(process.pid, signal.SIGHUP)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._signals += 1
@@ -149,11 +154,11 @@ class Supervisor:
         now = time.monotonic()
         if self._engine.process is None and now >= self._engine.start_at_s:
             self._start_engine()
-        if self._model is None or self._draining:
+        if not self._engine_known or self._draining:
             return
         for child, seat in zip(self._http, self._shared.seats, strict=True):
             if child.process is None and now >= child.start_at_s:
-                self._start(child, run_http_process, seat, child.life + 1, self._model)
+                self._start(child, run_http_process, seat, child.life + 1)
 
     def _start_engine(self) -> None:
         lives = [child.life if child.process is not None else 0 for child in self._http]
@@ -189,24 +194,19 @@ class Supervisor:
             child.report = None
             self._hear(child, said)
 
-    def _hear(self, child: _Child, said: Model | str | None) -> None:
-        """A model, or None, is good news; a text is why there is none."""
-        if isinstance(said, str):
-            self._bad_start(child, said)
+    def _hear(self, child: _Child, reason: str | None) -> None:
+        """None is good news; a text is why there is none."""
+        if reason is not None:
+            self._bad_start(child, reason)
             return
-        if isinstance(said, Model):
-            if self._model is not None and said.digest != self._model.digest:
-                raise StartError("the model file has changed while it was served: start the service again")
-            self._model = said
+        if child is self._engine:
+            self._engine_known = True
             self._shared.board.write(ENGINE_ROW, Column.LIFE, child.life)
         child.ready = True
         if child.life > 1:
             self._log.info("process_started", process=child.name, life=child.life)
         if not self._announced and all(each.ready for each in self._http):
             self._announced = True
-            if self._model is not None:
-                name = name_of(self._model)
-                self._log.info("models_loaded", default=name.name, models=[name.model_dump()])
             announce(self._shared.seats[0].listener)
 
     def _bad_start(self, child: _Child, reason: str) -> None:

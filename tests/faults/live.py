@@ -46,6 +46,7 @@ CODES = {
     "client_closed": 499,
     "internal": 500,
     "draining": 503,
+    "model_replaced": 503,
     "not_ready": 503,
     "deadline_exceeded": 504,
     "ok": 200,

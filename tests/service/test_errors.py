@@ -30,6 +30,7 @@ CONTRACT = {
     ("internal", 500),
     ("not_ready", 503),
     ("draining", 503),
+    ("model_replaced", 503),
     ("device_lost", 503),
     ("deadline_exceeded", 504),
 }

@@ -1,4 +1,3 @@
-import hashlib
 import os
 import re
 import signal
@@ -258,27 +257,3 @@ def test_too_little_patch_memory_is_one_line(tmp_path: Path, artifact: Path) -> 
     command = [sys.executable, "-c", "from service.cli import main; main()", "serve", str(artifact), *flags]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=30, check=False)
     assert (ended.returncode, "--patch-memory-bytes" in ended.stderr, ended.stderr.count("\n")) == (1, True, 1)
-
-
-def test_a_folder_is_not_for_several_processes(tmp_path: Path) -> None:
-    write_artifact(tmp_path / "a.onnx")
-    command = [sys.executable, "-c", "from service.cli import main; main()", "serve", str(tmp_path), "--http-workers=2"]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=30, check=False)
-    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
-    assert "a folder of models is served by one process" in ended.stderr
-
-
-def test_several_processes_refuse_to_reload_and_serve_on(artifact: Path) -> None:
-    key = f"boss:admin:{hashlib.sha256(b'key').hexdigest()}"
-    anybody = {"PATCHSERVE_ALLOW_ANONYMOUS": "true"}
-    with served(artifact, http_workers=2, api_keys=key, variables=anybody) as service:
-        received = service.say(
-            b"POST /models/tiny-colours/reload HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer key\r\n"
-            b"Content-Length: 0\r\nConnection: close\r\n\r\n"
-        )
-        assert statuses(received) == [409]
-        assert b'"code":"model_refused"' in received
-        for pid in [*children(service.process.pid), service.process.pid]:
-            os.kill(pid, signal.SIGHUP)
-        assert {statuses(ask(service))[0] for _ in range(8)} == {200}
-        assert metric(service, "process_restarts") == 0
