@@ -95,18 +95,22 @@ class Engine:
     """One life of the engine process, with the desks of some seats."""
 
     def __init__(self, seats: Sequence[Seat], life: int, http_lives: Sequence[int], *versions: FakeLoaded) -> None:
-        self.refused = 0
         self.asked: list[str | None] = []
         self.outcome: list[Reloaded] | Exception = []
         self.log = CapturingLogger()
         self.shelf = shelf_with(life, *versions)
         self.office = Office(self.shelf, cast("Any", self.log))
         self.desks = [
-            Desk(seat.engine_end, seat.slab, self.shelf, self.office, self._reload, life, self._refuse)
+            Desk(seat.engine_end, seat.slab, self.shelf, self.office, self._reload, life, cast("Any", self.log))
             for seat in seats
         ]
         for desk, http_life in zip(self.desks, http_lives, strict=True):
             desk.open(http_life)
+
+    @property
+    def logged(self) -> list[str]:
+        """The events, in order."""
+        return [call.args[0] for call in self.log.calls]
 
     def close(self) -> None:
         for desk in self.desks:
@@ -117,9 +121,6 @@ class Engine:
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
-
-    def _refuse(self) -> None:
-        self.refused += 1
 
 
 class Http:

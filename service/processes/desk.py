@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import cast
+
+from structlog.typing import FilteringBoundLogger
 
 from model.preprocess import PatchSequence
 from service.errors import DeadlineExceeded, Draining, NotFound, Overloaded
@@ -36,7 +38,7 @@ class Desk:
         office: agrees with it about them.
         reload: loads them again.
         engine_life: how often the engine process has been started, from 1.
-        refused: told of what makes no sense.
+        log: is told of what makes no sense, and of reloads that fail in a way of their own.
     """
 
     def __init__(
@@ -47,13 +49,13 @@ class Desk:
         office: Office,
         reload: Reload,
         engine_life: int,
-        refused: Callable[[], None],
+        log: FilteringBoundLogger,
     ) -> None:
         self._slab = slab
         self._shelf = shelf
         self._agreement = office.agree(self._say)
         self._reload = reload
-        self._refused = refused
+        self._log = log
         self.left = asyncio.Event()  # nobody can sit on the other side any more
         self._channel = Channel(end, self._receive, self._hear, self.left.set)
         self._channel.lives = Lives(engine_life, http=0)
@@ -101,7 +103,7 @@ class Desk:
         try:
             patches = self._slab.patches(submission.page, count, shelved.patch_dim, shelved.max_patches)
         except ValueError:  # an HTTP process decodes hostile files: what it says is checked
-            self._refused()
+            self._log.error("bad_submission")
             self._send(Answer(submission.ticket, Outcome.FAILED, 0, 0.0, 0.0))
             return
         future = shelved.loaded.queue.submit(PatchSequence(patches, grid, 0, 0, ""), submission.deadline_s)
@@ -134,7 +136,7 @@ class Desk:
         try:
             said = read_document(line)
         except ValueError:
-            self._refused()
+            self._log.error("bad_submission")
             return
         if isinstance(said, ReloadCall):
             task = asyncio.get_running_loop().create_task(self._reload_for(lives, said))
@@ -143,17 +145,18 @@ class Desk:
         elif isinstance(said, Prepared | Holding):
             self._agreement.hear(said)
         else:
-            self._refused()
+            self._log.error("bad_submission")
 
     async def _reload_for(self, lives: Lives, asked: ReloadCall) -> None:
-        ended = ReloadEnd(call=asked.call)
         try:
             ended = ReloadEnd(call=asked.call, reloaded=await self._reload(asked.name))
         except NotFound:
             ended = ReloadEnd(call=asked.call, known=False)
-        finally:
-            if lives == self._channel.lives:  # else whoever asked is dead
-                self._say(ended)
+        except Exception:  # noqa: BLE001 - whatever it is, whoever asked is waiting
+            self._log.exception("reload_failed")
+            ended = ReloadEnd(call=asked.call)
+        if lives == self._channel.lives:  # else whoever asked is dead
+            self._say(ended)
 
     def _say(self, document: Document) -> None:
         self._channel.say(write_document(document))

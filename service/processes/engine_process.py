@@ -75,7 +75,7 @@ def run_engine_process(
     reloading = Reloading(library, office.switch, metrics, log)
 
     def open_desk(seat: Seat) -> Desk:
-        return Desk(seat.engine_end, seat.slab, shelf, office, reloading, life, lambda: log.error("bad_submission"))
+        return Desk(seat.engine_end, seat.slab, shelf, office, reloading, life, log)
 
     desks = [open_desk(seat) for seat in shared.seats]
 

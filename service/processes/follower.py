@@ -184,7 +184,8 @@ class Follower:
         if not self._queue.engine_up():
             raise NotReady
         number = next(self._new_calls)
-        call = self._calls[number] = asyncio.get_running_loop().create_future()
+        call: asyncio.Future[ReloadEnd] = asyncio.get_running_loop().create_future()
+        self._calls[number] = call
         self._queue.say(ReloadCall(call=number, name=name))
         try:
             ended = await call

@@ -50,7 +50,8 @@ class Agreement:
         """Have it get ready for a model; None when it is, else why not."""
         if not self._begun:
             return None
-        answer = self._prepared[question] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._prepared[question] = answer
         self._send(Prepare(question=question, preprocessing=spec.to_dict()))
         try:
             return await answer

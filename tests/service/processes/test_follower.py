@@ -7,7 +7,7 @@ import pytest
 from tiny_artifact import MANIFEST
 from two_processes import NAME, Engine, FakeLoaded, Service, change, loaded, until
 
-from service.errors import ModelReplaced, NotFound, NotReady, StartError
+from service.errors import Internal, ModelReplaced, NotFound, NotReady, StartError
 from service.reload import Reloaded
 from service.replies import ModelName
 
@@ -172,6 +172,16 @@ async def test_the_outcome_comes_back_to_whoever_asked(make_service: MakeService
     with pytest.raises(NotFound):
         await other.follower.reload("unknown\n\N{SNOWMAN}")
     assert engine.asked == [None, "unknown\n\N{SNOWMAN}"]
+
+
+async def test_a_reload_that_fails_in_a_way_of_its_own_leaves_nobody_waiting(make_service: MakeService) -> None:
+    engine, [http] = await make_service().started()
+    engine.outcome = RuntimeError("a bug")
+    with pytest.raises(Internal):
+        await http.follower.reload(None)
+    assert (engine.logged, engine.log.calls[0].method_name) == (["reload_failed"], "exception")
+    engine.outcome = []
+    assert await http.follower.reload(None) == []
 
 
 async def test_without_an_engine_there_is_no_reload(make_service: MakeService) -> None:
