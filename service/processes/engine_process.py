@@ -8,11 +8,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from structlog.typing import FilteringBoundLogger
 
+from model.manifest import Preprocessing
 from service.admission import Rate
 from service.canary import Canary
 from service.errors import DeviceLostError, StartError
@@ -24,8 +26,9 @@ from service.observers import EngineObserver
 from service.processes.board import Board, Column
 from service.processes.desk import Desk
 from service.processes.office import Office
-from service.processes.shared import ENGINE_ROW, Seat, Shared
+from service.processes.shared import ENGINE_ROW, Shared
 from service.processes.shelf import Shelf
+from service.processes.slab import slots_of
 from service.reload import Reloading
 from service.replies import name_of
 from service.scheduler import BatchReport
@@ -61,23 +64,13 @@ def run_engine_process(
     log = open_log(settings, stream, is_terminal=sys.stderr.isatty()).bind(process="engine")
     metrics = Metrics()
     # No image is told: their HTTP processes hand them to the successor of this process.
-    observer = _BoardObserver(metrics, Rate(), log, lambda _: _leave_sick(stream), shared.board)
-    runs = Runs(time.monotonic, lambda started_s: shared.board.write(ENGINE_ROW, Column.RUN_STARTED_S, started_s))
-    loader = Loader(open_engine, observer, time.monotonic, lambda engine: WatchedEngine(engine, runs))
-    library = Library(settings, loader, try_model)
-    try:
-        library.load()
-    except StartError as error:
-        report.send(str(error))
-        leave(1)
+    observer = _BoardObserver(metrics, Rate(), log, lambda _: _leave(stream, 1), shared.board)
+    loader = _open_loader(settings, open_engine, observer, shared.board)
+    library = _load(settings, loader, report)
     shelf = _fill_shelf(settings, library, life, observer)
     office = Office(shelf, log)
     reloading = Reloading(library, office.switch, metrics, log)
-
-    def open_desk(seat: Seat) -> Desk:
-        return Desk(seat.engine_end, seat.slab, shelf, office, reloading, life, log)
-
-    desks = [open_desk(seat) for seat in shared.seats]
+    desks = [Desk(seat.engine_end, seat.slab, shelf, office, reloading, life, log) for seat in shared.seats]
 
     def ready() -> None:
         loop = asyncio.get_running_loop()
@@ -88,10 +81,40 @@ def run_engine_process(
         report.send(None)
 
     run_loop(_serve(settings, shared.alive, desks, http_lives, shelf, ready))
-    stream.close(timeout_s=1.0)
     # The parent does it too, unless it was killed.
     shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
-    leave(0)
+    _leave(stream, 0)
+
+
+def _leave(stream: BackgroundStream, status: int) -> NoReturn:
+    stream.close(timeout_s=1.0)
+    leave(status)
+
+
+def _open_loader(settings: Settings, open_engine: OpenEngine, observer: EngineObserver, board: Board) -> Loader:
+    """The parent sees on the board since when a batch runs."""
+    runs = Runs(time.monotonic, lambda started_s: board.write(ENGINE_ROW, Column.RUN_STARTED_S, started_s))
+    check = partial(_check_patch_memory, settings)
+    return Loader(open_engine, observer, time.monotonic, lambda engine: WatchedEngine(engine, runs), check)
+
+
+def _check_patch_memory(settings: Settings, spec: Preprocessing) -> None:
+    slots = slots_of(spec, settings.patch_memory_bytes)
+    if slots < settings.max_files:
+        raise StartError(
+            f"--patch-memory-bytes {settings.patch_memory_bytes} holds {slots} images of a model, but one "
+            f"request may have {settings.max_files}: raise it, or lower --max-files"
+        )
+
+
+def _load(settings: Settings, loader: Loader, report: Connection) -> Library[Loaded]:
+    library = Library(settings, loader, try_model)
+    try:
+        library.load()
+    except StartError as error:
+        report.send(str(error))
+        leave(1)
+    return library
 
 
 def _fill_shelf(settings: Settings, library: Library[Loaded], life: int, observer: EngineObserver) -> Shelf:
@@ -113,11 +136,6 @@ def _names(library: Library[Loaded]) -> list[dict[str, str]]:
 def _wait_for(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
     """In the thread of a reload."""
     asyncio.run_coroutine_threadsafe(work, loop).result()
-
-
-def _leave_sick(stream: BackgroundStream) -> NoReturn:
-    stream.close(timeout_s=1.0)
-    leave(1)
 
 
 async def _serve(

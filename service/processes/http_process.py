@@ -51,7 +51,7 @@ def run_http_process(settings: Settings, shared: Shared, report: Connection, sea
     follower = Follower(seat, life, shared.engine_up, decoders.open, give_up)
     try:
         run_loop(_greet(follower, shared.alive))
-        backend = _connect(settings, shared, seat, follower)
+        backend = _connect(shared, seat, follower)
         app = assemble_app(settings, backend, decoders, metrics, lifecycle, log, time.monotonic, shared.gate)
         config = server_config(app, settings, metrics)
     except StartError as error:
@@ -75,15 +75,9 @@ async def _greet(follower: Follower, alive: Connection) -> None:
     asyncio.get_running_loop().remove_reader(alive)
 
 
-def _connect(settings: Settings, shared: Shared, seat: Seat, follower: Follower) -> Backend:
-    """Raises: StartError: if the patch memory is too small for one request."""
+def _connect(shared: Shared, seat: Seat, follower: Follower) -> Backend:
     versions = follower.versions()
-    slots = seat.slab.cut(each.model.manifest.preprocessing for behind in versions.values() for each in behind)
-    if slots < settings.max_files:
-        raise StartError(
-            f"--patch-memory-bytes {settings.patch_memory_bytes} holds {slots} images of the largest model, but one "
-            f"request may have {settings.max_files}: raise it, or lower --max-files"
-        )
+    seat.slab.cut(each.model.manifest.preprocessing for behind in versions.values() for each in behind)
     return Backend(
         versions=versions,
         default=follower.default,

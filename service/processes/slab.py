@@ -40,8 +40,7 @@ class PatchSlab:
         Returns:
             How many slots there are.
         """
-        needed = max(map(slot_bytes_of, specs))
-        self.slot_bytes = -(-needed // _PAGE_BYTES) * _PAGE_BYTES
+        self.slot_bytes = _whole_pages(max(map(slot_bytes_of, specs)))
         slots = self._capacity_bytes // self.slot_bytes
         self._free = deque(slot * (self.slot_bytes // _PAGE_BYTES) for slot in range(slots))
         return slots
@@ -107,6 +106,15 @@ class SlabMemory:
 def slot_bytes_of(spec: Preprocessing) -> int:
     """What the largest image of a model needs, with its ranking."""
     return _behind(spec.max_patches * spec.patch_dim) + _RANKING_BYTES
+
+
+def slots_of(spec: Preprocessing, capacity_bytes: int) -> int:
+    """How many slots for a model there are in so much memory."""
+    return capacity_bytes // _whole_pages(slot_bytes_of(spec))
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // _PAGE_BYTES) * _PAGE_BYTES
 
 
 def _behind(size: int) -> int:

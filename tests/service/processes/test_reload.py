@@ -186,8 +186,9 @@ def test_sighup_reloads_everything(folder: Path) -> None:
 
 def test_a_sighup_while_the_engine_process_starts_is_not_lost(folder: Path) -> None:
     with serving(folder) as service:
+        before = children(service.process.pid)
         os.kill(engine_of(service), signal.SIGKILL)
-        until(lambda: service.get("/readyz")[0] == 503)
+        until(lambda: bool(set(children(service.process.pid)) - set(before)))
         service.process.send_signal(signal.SIGHUP)
         until(lambda: metric(service, 'reloads_total{outcome="unchanged"}') == 2)
         assert "503" not in digests(service)
