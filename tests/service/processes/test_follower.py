@@ -178,7 +178,7 @@ async def test_a_reload_that_fails_in_a_way_of_its_own_leaves_nobody_waiting(mak
     engine, [http] = await make_service().started()
     engine.outcome = RuntimeError("a bug")
     with pytest.raises(Internal):
-        await http.follower.reload(None)
+        await asyncio.wait_for(http.follower.reload(None), 5)
     assert (engine.logged, engine.log.calls[0].method_name) == (["reload_failed"], "exception")
     engine.outcome = []
     assert await http.follower.reload(None) == []
