@@ -4,8 +4,9 @@
 
 `COMMANDS` is a file. Its text, when there is one, is carried out at the next run or start of the engine: `die` kills
 the process, `hang` stops it in the middle of a run, `lose` loses its device, `lie` makes this process answer wrongly
-from now on; all empty the file first. `die always` does not. By default there are two HTTP processes and one engine
-process; with `--http-workers=1` all is one process.
+from now on; all empty the file first. `die always` does not, nor does `slow SECONDS`, which every run takes longer as
+long as it stands there. By default there are two HTTP processes and one engine process; with `--http-workers=1` all is
+one process.
 """
 
 import os
@@ -38,7 +39,9 @@ class FaultyEngine:
 
     def run(self, *inputs: Any, **how: Any) -> Any:
         command = self._commands.read_text().strip()
-        if command and command != "die always":
+        if command.startswith("slow "):
+            time.sleep(float(command.removeprefix("slow ")))
+        elif command and command != "die always":
             self._commands.write_text("")
         if command.startswith("die"):
             os.kill(os.getpid(), signal.SIGKILL)

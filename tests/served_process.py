@@ -113,18 +113,19 @@ def served(
     stderr: TextIO | None = None,
     variables: Mapping[str, str] | None = None,
     prefix: Sequence[str] = (),
+    command: Sequence[str] = (),
     **settings: Any,
 ) -> Iterator[ServedProcess]:
     """Start a service on a free port; it is ended, by force if need be, when the test is over.
 
     By default all of it is one process. `stderr` takes the log, `variables` are added to the environment, `prefix` is a
-    command that runs the service.
+    command that runs the service, `command` takes the place of `patchserve serve MODEL`.
     """
     settings = {"http_workers": 1, "log_level": "error"} | settings
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    command = [*prefix, *COMMAND, "serve", str(model), "--port=0", *flags]
+    whole = [*prefix, *(command or [*COMMAND, "serve", str(model)]), "--port=0", *flags]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(**(variables or {}))
+        whole, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(**(variables or {}))
     )
     try:
         yield ServedProcess(process)

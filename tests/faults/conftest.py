@@ -1,13 +1,17 @@
 """The catalogue of faults against one running service: after each, the invariants; at the end, what it cost."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tiny_artifact import write_artifact
 
-from .live import Live, live_service
+from .live import PATCHES, Live, live_service, replace_text, slow_command
+
+QUEUED = 10  # images that `slow` holds
 
 _CLASSES = {
     "A": "HTTP framing",
@@ -66,20 +70,61 @@ def _service(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def live(_service: Live, request: pytest.FixtureRequest) -> Iterator[Live]:
     """The service, which must be as before when the test is over."""
-    before, memory_mb = _service.state(), _service.memory_mb()
-    _service.before = before
-    _service.forget_peak()
-    cpu_s = _service.cpu_s()
-    yield _service
-    _service.settle()
-    cpu_s = _service.cpu_s() - cpu_s
-    peak_mb = max(0.0, _service.memory_mb("VmHWM") - memory_mb)
-    replies = _service.replies()
-    requests = len(replies) + _service.unanswered.total()
-    errors = sum(reply.status >= 500 for reply in replies) - _service.late
-    _service.late = 0
+    with watched(_service, request) as live:
+        yield live
+
+
+@pytest.fixture(scope="session")
+def _commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("commands") / "commands"
+    path.write_text("")
+    return path
+
+
+@pytest.fixture(scope="session")
+def _slow_service(artifact: Path, _commands: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with live_service(
+        artifact,
+        tmp_path_factory.mktemp("slow"),
+        command=slow_command(artifact, _commands),
+        max_queue_patches=QUEUED * PATCHES,
+        engine_lanes=1,
+        canary_interval_s=0,
+    ) as live:
+        yield live
+
+
+@pytest.fixture
+def slow(_slow_service: Live, request: pytest.FixtureRequest) -> Iterator[Live]:
+    """A service that holds ten images, with one lane and an engine that takes as long as it is told to."""
+    with watched(_slow_service, request) as live:
+        yield live
+
+
+@pytest.fixture
+def run_takes(_commands: Path) -> Iterator[Callable[[float], None]]:
+    """Make every run of the engine of `slow` that many seconds longer."""
+    yield lambda seconds: replace_text(_commands, f"slow {seconds}")
+    replace_text(_commands, "")
+
+
+@contextmanager
+def watched(live: Live, request: pytest.FixtureRequest) -> Iterator[Live]:
+    """One case, with the invariants of the catalogue after it and its cost in the report."""
+    before, memory_mb = live.state(), live.memory_mb()
+    live.before = before
+    live.forget_peak()
+    cpu_s = live.cpu_s()
+    yield live
+    live.settle()
+    cpu_s = live.cpu_s() - cpu_s
+    peak_mb = max(0.0, live.memory_mb("VmHWM") - memory_mb)
+    replies = live.replies()
+    requests = len(replies) + live.unanswered.total()
+    errors = sum(reply.status >= 500 for reply in replies) - live.late
+    live.late = 0
     note_cost(request, requests, errors, cpu_s, peak_mb)
-    _service.check(before, memory_mb)
+    live.check(before, memory_mb)
     assert errors == 0, "no 5xx for anything that a client can send"
 
 
@@ -88,8 +133,9 @@ def note_cost(
 ) -> None:
     """Remember what a case cost, for the report."""
     name = request.node.name
-    row = name[name.find("[") + 1 :].split("-")[0].split(" ")[0] if "[" in name else name.split("_")[1].upper()
-    request.config.stash[_COSTS].append(Cost(row, name, requests, errors, cpu_s, memory_mb))
+    row = re.search(r"(?:^test_|\[|-)([a-i][0-9]+)", name, re.IGNORECASE)
+    assert row, f"the name of a case begins with its row, unlike {name}"
+    request.config.stash[_COSTS].append(Cost(row[1].upper(), name, requests, errors, cpu_s, memory_mb))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

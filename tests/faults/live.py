@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ POST = b"POST /classify HTTP/1.1\r\n" + HOST
 RAW = POST + b"Content-Type: image/png\r\n"
 CLOSE = b"Connection: close\r\n"
 RED = encode(Image.new("RGB", (28, 28), (220, 20, 20)), "PNG")
+PATCHES = 49  # of RED
+HEAD = RAW + b"Content-Length: %d\r\n\r\n" % len(RED)
 
 # Cases put these words wherever a client can put some; none may come back, in a reply or in the log.
 MARKER = b"sesame"
@@ -179,6 +182,19 @@ class Live:
         labels = {(each.name, *each.labels.values()) for each in samples if each.labels}
         return State(outcomes, labels, {each.name: each.value for each in samples if not each.labels})
 
+    def count(self, name: str, **labels: str) -> float:
+        """One number of /metrics, 0 if there is none."""
+        families = text_string_to_metric_families(self.service.get("/metrics")[1])
+        samples = [sample for family in families for sample in family.samples]
+        return sum(each.value for each in samples if each.name == f"patchserve_{name}" and each.labels == labels)
+
+    def wait_for(self, name: str, value: float) -> None:
+        """Until a number without labels has this value, at most five seconds."""
+        until = time.monotonic() + 5
+        while (now := self.count(name)) != value:
+            assert time.monotonic() < until, f"{name} is {now}, not {value}"
+            time.sleep(0.01)
+
     def settle(self) -> None:
         """Wait until the process has nothing to do, at most ten seconds."""
         until = time.monotonic() + 10
@@ -267,15 +283,28 @@ class Live:
             time.sleep(0.05)
 
 
+def slow_command(model: Path, commands: Path) -> tuple[str, ...]:
+    """Runs the service with an engine that does what the file says, see `faulty_engine`."""
+    return sys.executable, str(Path(__file__).parents[1] / "faulty_engine.py"), str(model), str(commands)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """At once: a reader sees the old text or the new one."""
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").replace(path)
+
+
 @contextmanager
-def live_service(model: Path, folder: Path, *, prefix: tuple[str, ...] = (), **settings: Any) -> Iterator[Live]:
+def live_service(
+    model: Path, folder: Path, *, prefix: tuple[str, ...] = (), command: tuple[str, ...] = (), **settings: Any
+) -> Iterator[Live]:
     """A service with a temporary folder of its own, which must stay empty, and its log in a file."""
     temporary, log = folder / "tmp", folder / "log"
     temporary.mkdir()
     variables = {"TMPDIR": str(temporary), "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "")}
+    if command:
+        variables["PYTHONPATH"] = str(Path(__file__).parents[2])
     variables = {name: value for name, value in variables.items() if value}
-    with (
-        log.open("w") as stream,
-        served(model, stderr=stream, variables=variables, prefix=prefix, log_level="info", **settings) as service,
-    ):
+    how: dict[str, Any] = {"variables": variables, "prefix": prefix, "command": command}
+    with log.open("w") as stream, served(model, stderr=stream, log_level="info", **how, **settings) as service:
         yield Live(service, temporary, log)

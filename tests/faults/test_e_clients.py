@@ -1,11 +1,15 @@
 """Class E of the catalogue: slow, broken and vanishing clients."""
 
+import json
 import socket
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
-from .live import GET, HOST, RAW, RED, Live
+import pytest
+
+from .live import GET, HOST, PATCHES, RAW, RED, Live, replies_of
 
 LENGTH = b"Content-Length: %d\r\n\r\n" % len(RED)
 
@@ -67,6 +71,48 @@ def test_e6_gone_while_sending(live: Live) -> None:
     with live.connect() as conversation:
         conversation.send(RAW + LENGTH + RED[:10])
     live.expect_unanswered(client_closed=1)
+
+
+@pytest.mark.faults_slow
+def test_e7_gone_while_queued(slow: Live, run_takes: Callable[[float], None]) -> None:
+    """It is dropped when the next batch is built, and never runs."""
+    cancelled, runs = slow.count("scheduled_images_total", fate="cancelled"), slow.count("batch_images_sum")
+    run_takes(0.8)
+    with slow.connect() as first, slow.connect() as second:
+        first.send(RAW + LENGTH + RED)
+        slow.wait_for("queue_patches", PATCHES)
+        second.send(RAW + LENGTH + RED)
+        slow.wait_for("queue_patches", 2 * PATCHES)
+        time.sleep(0.2)  # decoded by now
+        second.socket.close()
+        slow.wait_for("queue_patches", PATCHES)
+        first.reply()
+    slow.expect_unanswered(client_closed=1)
+    slow.settle()
+    assert slow.count("scheduled_images_total", fate="cancelled") - cancelled == 1
+    assert slow.count("batch_images_sum") - runs == 1
+
+
+@pytest.mark.faults_slow
+def test_e8_gone_while_running(slow: Live, run_takes: Callable[[float], None]) -> None:
+    """The batch goes on, the others in it get what they get alone, and the work is counted as wasted."""
+    wasted = slow.count("scheduled_images_total", fate="wasted")
+    runs, images = slow.count("batches_total", outcome="ok"), slow.count("batch_images_sum")
+    run_takes(0.8)
+    with slow.connect() as first, slow.connect() as leaver, slow.connect() as mate:
+        first.send(RAW + LENGTH + RED)
+        slow.wait_for("queue_patches", PATCHES)
+        leaver.send(RAW + LENGTH + RED)
+        mate.send(RAW + LENGTH + RED)
+        slow.wait_for("queue_patches", 3 * PATCHES)
+        first.reply()  # now the other two are in the engine
+        leaver.socket.close()
+        (reply,) = replies_of(mate.reply())
+    slow.expect_unanswered(client_closed=1)
+    assert json.loads(reply.body)["results"][0]["predictions"] == slow.golden
+    assert slow.count("scheduled_images_total", fate="wasted") - wasted == 1
+    assert slow.count("batches_total", outcome="ok") - runs == 2
+    assert slow.count("batch_images_sum") - images == 3
 
 
 def test_e9_reset(live: Live) -> None:

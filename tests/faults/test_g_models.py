@@ -1,5 +1,6 @@
 """Rows of classes G and H that are about the model file: never ready, status 1, one line that names the file."""
 
+import hashlib
 import random
 import subprocess
 from collections.abc import Callable
@@ -42,12 +43,46 @@ BAD: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.faults_slow
+def test_h8_another_hash(artifact: Path, request: pytest.FixtureRequest) -> None:
+    """The line names the file, its hash and the one that was expected."""
+    expected, found = "0" * 64, hashlib.sha256(artifact.read_bytes()).hexdigest()
+    ended = start(artifact, f"--model-sha256={expected}")
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+    assert all(word in ended.stderr for word in (str(artifact), expected, found))
+    note_cost(request, 0, 0)
+
+
+@pytest.mark.faults_slow
+def test_g12_a_file_of_too_few_labels(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Labels in a file come with a checkpoint; what is served has them inside."""
+    torch = pytest.importorskip("torch")
+    from model.checkpoints import native
+    from model.vit import VisionTransformer, decode_variant
+
+    torch.manual_seed(0)
+    checkpoint, labels = tmp_path / "tiny.safetensors", tmp_path / "labels.txt"
+    model = VisionTransformer(*decode_variant("Femto/7", classes=3))
+    native.save(checkpoint, model, native.Description(("a", "b", "c"), "tiny"))
+    labels.write_text("cat\ndog\n")
+    ended = start(checkpoint, f"--export-options=--labels {labels}", f"--cache-dir={tmp_path / 'cache'}")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert f"{labels} has 2 labels, but the model has 3 classes" in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith(f"patchserve: {checkpoint} was not exported")
+    assert "Traceback" not in ended.stderr
+    note_cost(request, 0, 0)
+
+
+def start(model: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
+    command = [*COMMAND, "serve", str(model), "--port=0", "--http-workers=1", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(), check=False)
+
+
+@pytest.mark.faults_slow
 @pytest.mark.parametrize("write", BAD.values(), ids=BAD)
 def test_bad_model(tmp_path: Path, write: Callable[[Path], object], request: pytest.FixtureRequest) -> None:
     path = tmp_path / "model.onnx"
     write(path)
-    command = [*COMMAND, "serve", str(path), "--port=0", "--http-workers=1"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment(), check=False)
+    ended = start(path)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("patchserve: ")
     assert ended.stderr.count("\n") == 1
