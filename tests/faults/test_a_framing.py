@@ -9,6 +9,7 @@ from .live import CLOSE, GET, HOST, MARKER, POST, RAW, RED, Live
 
 LENGTH = b"Content-Length: %d\r\n" % len(RED)
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
+CONTINUE = b"Expect: 100-continue\r\n"
 SMUGGLED = b"GET /models HTTP/1.1\r\n" + HOST + b"\r\n"
 
 
@@ -46,10 +47,19 @@ BAD = {
     "A2 length of 2^64": RAW + b"Content-Length: 18446744073709551621\r\n\r\nhello",
     "A2 length of 400 digits": RAW + b"Content-Length: " + b"9" * 400 + b"\r\n\r\nhello",
     "A2 length in Arabic digits": RAW + "Content-Length: \u0665\r\n\r\nhello".encode(),
+    "A2 length with a parameter": RAW + b"Content-Length: 5;a=b\r\n\r\nhello",
+    "A2 length after a vertical tab": RAW + b"Content-Length: \x0b5\r\n\r\nhello",
+    "A2 length in full-width digits": RAW + "Content-Length: \uff15\r\n\r\nhello".encode(),
+    "A2 lengths 0 and 5 around another header": RAW + b"Content-Length: 0\r\nX-A: b\r\nContent-Length: 5\r\n\r\nhello",
     "A2 length and a space before the colon": RAW + b"Content-Length : 5\r\n\r\nhello",
     "A3 xchunked": RAW + b"Transfer-Encoding: xchunked\r\n\r\n" + chunk(RED),
     "A3 chunked, identity": RAW + b"Transfer-Encoding: chunked, identity\r\n\r\n" + chunk(RED),
     "A3 chunked, gzip": RAW + b"Transfer-Encoding: chunked, gzip\r\n\r\n" + chunk(RED),
+    "A3 chunked twice": RAW + CHUNKED + CHUNKED + b"\r\n" + chunk(RED) + b"0\r\n\r\n",
+    "A3 chunked, chunked": RAW + b"Transfer-Encoding: chunked, chunked\r\n\r\n" + chunk(RED) + b"0\r\n\r\n",
+    "A3 chunked, then gzip in another header": RAW + CHUNKED + b"Transfer-Encoding: gzip\r\n\r\n" + chunk(RED),
+    "A3 tab before the colon": RAW + b"Transfer-Encoding\t: chunked\r\n\r\n" + chunk(RED),
+    "A3 full-width letters": RAW + "Transfer-Encoding: \uff43hunked\r\n\r\n".encode() + chunk(RED),
     "A3 identity": RAW + b"Transfer-Encoding: identity\r\n\r\n" + RED,
     "A3 space before the colon": RAW + b"Transfer-Encoding : chunked\r\n\r\n" + chunk(RED),
     "A3 space before the name": GET + b" Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -83,6 +93,11 @@ BAD = {
     "A5 a Host with a bad port": b"GET /livez HTTP/1.1\r\nHost: t:80a\r\n\r\n",
     "A5 two Hosts in one": b"GET /livez HTTP/1.1\r\nHost: t, evil\r\n\r\n".replace(b", ", b",\t"),
     "A5 no Host in HTTP 1.1 with an absolute target": b"GET http://t/livez HTTP/1.1\r\n\r\n",
+    "A5 a Host with half an address": b"GET /livez HTTP/1.1\r\nHost: [::1\r\n\r\n",
+    "A5 a Host with a line of another": b"GET /livez HTTP/1.1\r\nHost: t\rX: y\r\n\r\n",
+    "A6 size in full-width digits": in_chunks("\uff15\r\nhello\r\n0\r\n\r\n".encode()),
+    "A6 size with a NUL": in_chunks(b"5\0\r\nhello\r\n0\r\n\r\n"),
+    "A6 a request in place of a chunk": in_chunks(chunk(RED) + SMUGGLED),
     "A6 size zz": in_chunks(b"zz\r\nhello\r\n0\r\n\r\n"),
     "A6 size with a sign": in_chunks(b"+5\r\nhello\r\n0\r\n\r\n"),
     "A6 negative size": in_chunks(b"-5\r\nhello\r\n0\r\n\r\n"),
@@ -113,6 +128,13 @@ BAD = {
     "A7 no slash": b"GET livez HTTP/1.1\r\n" + HOST + b"\r\n",
     "A7 text": b"this is no HTTP, " + MARKER + b"\r\n\r\n",
     "A7 TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500,
+    "A7 PROXY, version 1": b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n" + GET + b"\r\n",
+    "A7 PROXY, version 2": b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12) + GET + b"\r\n",
+    "A7 SOCKS": b"\x05\x01\x00\x05\x01\x00\x01\x7f\0\0\x01\0\x50" + GET + b"\r\n",
+    "A7 SMTP": b"EHLO sesame\r\nMAIL FROM:<sesame>\r\n\r\n",
+    "A7 RTSP": b"DESCRIBE rtsp://t/livez RTSP/1.0\r\n\r\n",
+    "A7 a reply": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "A7 a byte-order mark": b"\xef\xbb\xbf" + GET + b"\r\n",
     "A7 zeros": b"\0" * 500,
     "A7 SSH": b"SSH-2.0-OpenSSH_9.9\r\n",
     "A16 non-ASCII path": "GET /livéz HTTP/1.1\r\nHost: t\r\n\r\n".encode(),
@@ -145,6 +167,10 @@ GOOD = {
     "A6 trailers": in_chunks(chunk(RED) + b"0\r\nX-Request-ID: sesame\r\nHost: evil\r\n\r\n"),
     "A7 empty lines in front": b"\r\n\r\n" + GET + CLOSE + b"\r\n",
     "A9 100-continue": RAW + LENGTH + CLOSE + b"Expect: 100-continue\r\n\r\n" + RED,
+    "A9 100-continue in capitals": RAW + LENGTH + CLOSE + b"EXPECT: 100-CONTINUE\r\n\r\n" + RED,
+    "A9 100-continue twice": RAW + LENGTH + CLOSE + CONTINUE + CONTINUE + b"\r\n" + RED,
+    "A9 100-continue without a body": GET + CLOSE + CONTINUE + b"\r\n",
+    "A9 100-continue and chunks": in_chunks(chunk(RED) + b"0\r\n\r\n").replace(CLOSE, CLOSE + CONTINUE),
     "A9 another expectation": RAW + LENGTH + CLOSE + b"Expect: sesame\r\n\r\n" + RED,
     "A17 forged addresses": GET
     + CLOSE
@@ -153,6 +179,12 @@ GOOD = {
     "A17 method override": RAW + LENGTH + CLOSE + b"X-HTTP-Method-Override: DELETE\r\n\r\n" + RED,
     "A17 upgrade": GET + b"Connection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n",
     "A17 upgrade to HTTP/2": GET + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n",
+    "A17 underscores": RAW + LENGTH + CLOSE + b"Transfer_Encoding: chunked\r\nContent_Length: 5\r\n\r\n" + RED,
+    "A17 hop by hop": RAW + LENGTH + b"Connection: close, Content-Length, Host, Content-Type\r\n\r\n" + RED,
+    "A17 a rewritten address": GET + CLOSE + b"X-Original-URL: /sesame\r\nX-Rewrite-URL: /sesame\r\n\r\n",
+    "A17 conditions": GET + CLOSE + b"If-None-Match: *\r\nIf-Modified-Since: sesame\r\nIf-Range: sesame\r\n\r\n",
+    "A17 three request ids": GET + CLOSE + b"X-Request-ID: a\r\n" + b"X-Request-ID: sesame\r\n" * 2 + b"\r\n",
+    "A17 TE": GET + CLOSE + b"TE: trailers, sesame;q=1\r\n\r\n",
     "A17 request id of a client": GET + CLOSE + b"X-Request-ID: <script>sesame\r\n\r\n",
 }  # fmt: skip
 
@@ -198,6 +230,13 @@ def test_a_huge_declaration(live: Live, expect: bytes) -> None:
         conversation.send(RAW + b"Content-Length: 99999999999\r\n" + expect + b"\r\n")
         assert b"100 Continue" not in conversation.reply()
     assert [reply.code for reply in live.replies()] == ["body_too_large"]
+
+
+def test_a9_no_100_continue_for_http_1_0(live: Live) -> None:
+    """Such a client would take it for the reply."""
+    with live.connect() as conversation:
+        conversation.send((RAW + LENGTH + CONTINUE + b"\r\n").replace(b"HTTP/1.1", b"HTTP/1.0") + RED)
+        assert conversation.reply().startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("sent", [0, 1, len(RED) - 1], ids=["A11 nothing", "A11 one byte", "A11 all but one"])
@@ -306,12 +345,39 @@ def test_target(live: Live, target: bytes, code: str) -> None:
     assert reply.code in code.split("|")
 
 
+AFTER = {
+    "A15 after 404": (b"GET /none HTTP/1.1\r\n" + HOST + b"\r\n", "not_found"),
+    "A15 after 405": (b"GET /classify HTTP/1.1\r\n" + HOST + b"\r\n", "method_not_allowed"),
+    "A15 after 415": (POST + b"Content-Type: a/b\r\nContent-Length: 7\r\n\r\n<script", "unsupported_media_type"),
+    "A15 after 422": (RAW + b"Content-Length: 20\r\n\r\n" + b"\x89PNG\r\n\x1a\n" + bytes(12), "invalid_image"),
+    "A15 after a bad parameter": (RAW.replace(b"ify", b"ify?k=0") + LENGTH + b"\r\n" + RED, "invalid_parameter"),
+    "A15 after a body nobody wants": (GET + LENGTH + b"\r\n" + RED, "ok"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "code"), AFTER.values(), ids=AFTER)
+def test_after_a_refusal(live: Live, first: bytes, code: str) -> None:
+    """What was pipelined behind a request that is refused for what it says is answered; its body is not a request."""
+    codes = [reply.code for reply in live.say(first + RAW + LENGTH + CLOSE + b"\r\n" + RED)]
+    assert codes == [code, "ok"]
+
+
 def test_a16_head(live: Live) -> None:
     """The headers of the refusal, without its body."""
     received = live.service.say(b"HEAD /classify HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n")
     assert received.startswith(b"HTTP/1.1 405 ")
     assert received.endswith(b"\r\n\r\n")
     live.expect_unanswered(method_not_allowed=1)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"Content-Encoding: identity\r\nContent-Encoding: gzip\r\n", b"Content-Type: image/png\r\n"],
+    ids=["A18 two encodings", "A18 two types"],
+)
+def test_two_headers_that_may_come_once(live: Live, header: bytes) -> None:
+    (reply,) = live.say(RAW + CLOSE + LENGTH + header + b"\r\n" + RED)
+    assert reply.code == "bad_request"
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"br", b"zstd", b"identity, gzip", b"x" * 1000], ids=str)
