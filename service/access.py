@@ -79,6 +79,10 @@ class Gate:
         """Whether nobody needs a key here."""
         return path in self._open_paths
 
+    def lets_anybody_in(self, path: str) -> bool:
+        """Whether a request without a key is served here, although one with a wrong key is not."""
+        return self._allow_anonymous and path != _METRICS_PATH and self.admin_route(path) is None
+
     def admin_route(self, path: str) -> str | None:
         """Which of the admin routes this is."""
         return next((route for pattern, route in self._admin_paths if pattern.match(path)), None)

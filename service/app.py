@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,6 +31,7 @@ from service.logs import open_log, standard_error
 from service.metrics import Metrics
 from service.models import Behind, Models
 from service.observers import DecodeObserver, EngineObserver
+from service.openapi import describe_keys
 from service.pipeline import LocalMemory, Pipeline
 from service.pixels import PixelBudget
 from service.problems import install_handlers
@@ -226,7 +228,7 @@ def assemble_app(
         app = guarded(ShortWay(inner, classifier), settings, gate, metrics, log)
         return Tracking(app, metrics, log, lifecycle, clock)
 
-    app = _Service(wrap, lifespan)
+    app = _Service(wrap, lifespan, gate)
     app.state.metrics = metrics
     app.state.reload = reload
     app.state.models = models
@@ -242,10 +244,13 @@ def assemble_app(
 
 
 class _Service(FastAPI):
-    """FastAPI inside one more layer, outside of the layers that FastAPI itself adds."""
+    """FastAPI inside one more layer, outside of the layers that FastAPI itself adds, and perhaps behind a gate."""
 
     def __init__(
-        self, wrap: Callable[[ASGIApp], ASGIApp], lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
+        self,
+        wrap: Callable[[ASGIApp], ASGIApp],
+        lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+        gate: Gate | None,
     ) -> None:
         super().__init__(
             title="patchserve",
@@ -257,6 +262,15 @@ class _Service(FastAPI):
             redirect_slashes=False,  # a redirect would echo the Host header
         )
         self._wrap = wrap
+        self._gate = gate
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, made once, with the keys that are needed."""
+        is_new = self.openapi_schema is None
+        document = super().openapi()
+        if is_new and self._gate is not None:
+            describe_keys(document, self._gate)
+        return document
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As Starlette's: FastAPI's own asks the environment at every request whether it shall trace it."""

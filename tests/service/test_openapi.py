@@ -3,6 +3,7 @@
 pytest tests/service/test_openapi.py --hypothesis-profile=thorough      5,000 requests an operation
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served_process import ServedProcess, served
+
+from service.app import create_app
+from service.settings import Settings
 
 schemathesis = pytest.importorskip("schemathesis")
 
@@ -27,6 +31,10 @@ def service(artifact: Path) -> Iterator[ServedProcess]:
 
 @pytest.fixture(scope="module")
 def operations(service: ServedProcess) -> list[Any]:
+    return operations_of(service)
+
+
+def operations_of(service: ServedProcess) -> list[Any]:
     document = schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")
     return [each.ok() for each in document.get_all_operations()]
 
@@ -40,7 +48,48 @@ def test_the_document_is_kept(operations: list[Any], good: bool) -> None:
         keep(operation, good)
 
 
-def keep(operation: Any, good: bool) -> None:
+def line(name: str, role: str, key: str) -> str:
+    return f"{name}:{role}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+KEYS = f"{line('shop', 'user', 'key')},{line('boss', 'admin', 'admin key')}"
+
+
+@pytest.mark.parametrize("anonymous", [False, True], ids=["keys", "keys for admins"])
+def test_the_document_is_kept_behind_keys(artifact: Path, anonymous: bool) -> None:
+    """One of its checks asks again without the key, and with a wrong one: neither may do what the document forbids."""
+    with served(artifact, api_keys=KEYS, variables={"PATCHSERVE_ALLOW_ANONYMOUS": str(anonymous).lower()}) as service:
+        operations = operations_of(service)
+        assert {"/classify", "/models/{name}/reload"} <= {each.path for each in operations}
+        for operation in operations:
+            keep(operation, good=True, headers={} if anonymous else {"Authorization": "Bearer key"})
+
+
+def document(artifact: Path, **settings: Any) -> dict[str, Any]:
+    return create_app(Settings(model=artifact, log_level="error", **settings)).openapi()
+
+
+def test_without_keys_the_document_knows_of_none(artifact: Path) -> None:
+    found = document(artifact)
+    assert "securitySchemes" not in found["components"]
+    assert not any("security" in each for path in found["paths"].values() for each in path.values())
+
+
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_operations_say_which_keys_they_take(artifact: Path, anonymous: bool) -> None:
+    found = document(artifact, api_keys=KEYS, allow_anonymous=anonymous)
+    schemes = found["components"]["securitySchemes"]
+    assert (schemes["bearer"]["scheme"], schemes["header"]["name"]) == ("bearer", "X-API-Key")
+    keys = [{"bearer": []}, {"header": []}]
+    for path, operations in found["paths"].items():
+        for operation in operations.values():
+            open_to_all = anonymous and not path.endswith("/reload")
+            assert operation["security"] == ([{}, *keys] if open_to_all else keys)
+            assert {"401", "403", "429"} <= operation["responses"].keys()
+    assert "overloaded" in found["paths"]["/classify"]["post"]["responses"]["429"]["description"]
+
+
+def keep(operation: Any, good: bool, headers: dict[str, str] | None = None) -> None:
     mode = schemathesis.GenerationMode.POSITIVE if good else schemathesis.GenerationMode.NEGATIVE
 
     @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
@@ -48,7 +97,7 @@ def keep(operation: Any, good: bool) -> None:
     def ask(data: st.DataObject) -> None:
         case = data.draw(operation.as_strategy(generation_mode=mode))
         checks = schemathesis.checks.CHECKS.get_by_names(LEFT_OUT)
-        response = case.call_and_validate(excluded_checks=checks, timeout=10)
+        response = case.call_and_validate(excluded_checks=checks, timeout=10, headers=headers)
         assert response.status_code < 500 or response.status_code == 504
 
     ask()
