@@ -22,7 +22,7 @@ from service.cores import usable_cores
 from service.decoding.opening import Decoders
 from service.door import AdmissionDoor
 from service.engine import Engine, Model
-from service.errors import DeviceLostError
+from service.errors import DeviceLostError, NotReady
 from service.heartbeat import Heartbeat
 from service.library import Change, Library
 from service.lifecycle import Lifecycle, Phase
@@ -206,7 +206,12 @@ def assemble_app(
     def learn_wait(now_s: float) -> None:
         models.observe_wait(admission.engine_wait_s(), now_s)
 
-    heartbeat = Heartbeat(clock, metrics, log, [learn_wait, *listeners])
+    def look_for_hung_decoders(_: float) -> None:
+        if decoders.lost() and not lifecycle.failed:
+            log.error("decoders_lost", reason="no decode thread comes back: this process ends")
+            lifecycle.fail(NotReady)
+
+    heartbeat = Heartbeat(clock, metrics, log, [learn_wait, look_for_hung_decoders, *listeners])
     lifecycle.loop_turns = lambda: heartbeat.in_time
     classifier = Classifier(settings, models, admission, lifecycle, metrics, clock)
 

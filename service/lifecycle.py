@@ -25,8 +25,8 @@ class Lifecycle:
     def __init__(self, engine_up: Callable[[], bool] = lambda: True) -> None:
         self._engine_up = engine_up
         self._phase = Phase.STARTING
+        self._failure: type[Unavailable] | None = None
         self.loop_turns: Callable[[], bool] = lambda: True  # whether the event loop is in time
-        self.failed = False
 
     @property
     def phase(self) -> Phase:
@@ -42,15 +42,24 @@ class Lifecycle:
         """Go on to a later phase; going back is ignored."""
         self._phase = max(self._phase, phase)
 
-    def fail(self) -> None:
-        """Nothing can be answered any more: the server ends, with a status that says so."""
-        self.failed = True
+    @property
+    def failed(self) -> bool:
+        """Whether this process ends because of a failure."""
+        return self._failure is not None
+
+    def fail(self, refusal: type[Unavailable] = DeviceLost) -> None:
+        """Nothing new can be answered any more: the server ends, with a status that says so.
+
+        Args:
+            refusal: what requests get from now on.
+        """
+        self._failure = self._failure or refusal
 
     @property
     def refusal(self) -> Unavailable | None:
         """Why no request is taken now; None: they are."""
-        if self.failed:
-            return DeviceLost()
+        if self._failure is not None:
+            return self._failure()
         if self.phase == Phase.STARTING:
             return NotReady()
         return Draining() if self.phase == Phase.CLOSING else None

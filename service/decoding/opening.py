@@ -45,7 +45,11 @@ class Decoders:
 
     def able(self) -> bool:
         """Whether every decoder can take the next image."""
-        return all(decoder.able() for decoder in list(self._open.values()))
+        return not self.lost() and all(decoder.able() for decoder in list(self._open.values()))
+
+    def lost(self) -> bool:
+        """Whether every decode thread hangs in one decoder or another: nothing but a new process helps."""
+        return self._hung() >= self.threads
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:

@@ -66,7 +66,7 @@ def run_http_process(settings: Settings, shared: Shared, report: Connection, sea
     server.end_with(shared.alive)
     server.run(sockets=[seat.listener])
     stream.close(timeout_s=1.0)
-    leave(0)
+    leave(1 if lifecycle.failed else 0)
 
 
 async def _greet(follower: Follower, alive: Connection) -> None:

@@ -289,6 +289,30 @@ def test_a_hung_thread_does_not_hold_the_exit(artifact: Path) -> None:
         assert service.process.wait(10) == 0
 
 
+@pytest.mark.usefixtures("faulty_service")
+def test_the_only_process_ends_when_all_its_threads_hang(artifact: Path) -> None:
+    """With status 1, for whoever restarts it; what is already decoded would still be answered."""
+    with served(artifact, decode_threads=2, decode_timeout_s=0.1, drain_delay_s=2) as service:
+        assert statuses(ask(service, command(faulty_decoder.HANG), query="?timeout_ms=200")) == [504]
+        assert statuses(ask(service, RED)) == [200]
+        assert statuses(ask(service, command(faulty_decoder.HANG), query="?timeout_ms=200")) == [504]
+        until(lambda: service.get("/readyz")[0] == 503)
+        assert b'"not_ready"' in ask(service, RED)
+        assert service.get("/livez")[0] == 200
+        assert service.process.wait(15) == 1
+
+
+@pytest.mark.usefixtures("faulty_service")
+def test_one_of_several_processes_is_replaced_when_all_its_threads_hang(artifact: Path) -> None:
+    with served(artifact, http_workers=2, decode_threads=1, decode_timeout_s=0.1) as service:
+        assert statuses(ask(service, command(faulty_decoder.HANG), query="?timeout_ms=200")) == [504]
+        until(lambda: metric(service, "process_restarts") == 1)
+        until(lambda: metric(service, "http_processes_up") == 2)
+        assert {statuses(ask(service, RED))[0] for _ in range(12)} == {200}
+        service.process.terminate()
+        assert service.process.wait(15) == 0
+
+
 def test_signals_to_the_whole_group_leave_the_workers_to_the_drain(artifact: Path) -> None:
     with served(artifact, decode_isolation="process", decode_threads=1, drain_delay_s=1.0) as service:
         for pid in workers(service.process.pid):
