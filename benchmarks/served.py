@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +53,10 @@ class Served:
 
 
 @contextmanager
-def serve(model: Path | None, options: list[str]) -> Iterator[Served]:
-    """`patchserve serve` in processes of its own, ready."""
-    program = str(Path(sys.executable).with_name("patchserve"))
-    command = [program, "serve", *([str(model)] if model else []), "--port", "0", "--no-brown-out", *options]
+def serve(model: Path | None, options: list[str], program: Sequence[str] = ()) -> Iterator[Served]:
+    """`patchserve serve`, or another program that takes the same arguments, in processes of its own, ready."""
+    program = program or [str(Path(sys.executable).with_name("patchserve")), "serve"]
+    command = [*program, *([str(model)] if model else []), "--port", "0", "--no-brown-out", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         for line in process.stdout or ():
             if found := _READY.search(line):

@@ -5,7 +5,8 @@
 Good images (eight JPEGs, raw bodies) must get the prediction that each got at the start; hostile ones
 (`tests/hostile_images.py`) the `code` of the catalogue. Broken multipart must get `bad_multipart`. Clients that vanish
 in the middle of a body get nothing. Every ten seconds the memory of all processes of the service is appended to
-`--results`. The slope is that of the time after the first quarter.
+`--results`. The slope is that of the time after the first quarter; it counts as a leak when it is over
+`--max-mb-per-hour` by more than two standard errors. Status 1: a 5xx, a wrong or missing reply, or a leak.
 """
 
 import asyncio
@@ -52,6 +53,21 @@ def as_expected(expected: str | None, found: str) -> bool:
     return found.count(" ") > 0 and not found.startswith("nothing") if expected is None else found == expected
 
 
+def growth(samples: list[tuple[float, float]]) -> tuple[float, float]:
+    """Megabytes an hour after the first quarter of (seconds, megabytes), and their standard error.
+
+    Raises:
+        ValueError: for fewer than two samples there.
+    """
+    late = [sample for sample in samples if sample[0] >= samples[-1][0] / 4]
+    return slope([seconds / 3600 for seconds, _ in late], [megabytes for _, megabytes in late])
+
+
+def leaks(steepness: float, error: float, most: float) -> bool:
+    """Whether memory grows by more than `most` megabytes an hour, beyond doubt."""
+    return steepness - 2 * error > most
+
+
 async def ask(served: Served, request: bytes) -> tuple[int, str]:
     """One request on a connection of its own: status and verdict."""
     seen, replies = Answers(), []
@@ -71,9 +87,9 @@ async def vanish(served: Served, request: bytes) -> None:
 
 
 async def soak(
-    served: Served, rate: float, seconds: float, results: Path | None
+    served: Served, rate: float, seconds: float, results: Path | None, interval_s: float = _INTERVAL_S
 ) -> tuple[Counter[str], list[tuple[float, float]]]:
-    """Counts of what happened, and (seconds, megabytes)."""
+    """Counts of what happened, and (seconds, megabytes) every `interval_s`."""
     draw = random.Random(0)  # noqa: S311 - not a secret
     good = [request_of(image, "t") for image in make_jpegs(224, 224)]
     golden = [(await ask(served, each))[1] for each in good]
@@ -92,7 +108,7 @@ async def soak(
     started = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         while (elapsed_s := time.monotonic() - started) < seconds:
-            if elapsed_s >= len(samples) * _INTERVAL_S:
+            if elapsed_s >= len(samples) * interval_s:
                 samples.append((elapsed_s, served.own_mb()))
                 if results is not None:
                     results.parent.mkdir(parents=True, exist_ok=True)
@@ -120,18 +136,20 @@ def command(
     model: Annotated[str, typer.Option(help="A variant such as Ti/16, a file, or `bundled`.")] = "Ti/16",
     option: Annotated[list[str] | None, typer.Option(help="A flag for the service.")] = None,
     results: Annotated[Path | None, typer.Option(help="Samples as CSV, appended.")] = None,
+    max_mb_per_hour: Annotated[float, typer.Option(min=0, help="Growth of memory that is no leak.")] = 1.0,
 ) -> None:
     """Statuses, wrong replies and the slope of the memory."""
     path = None if model == "bundled" else Path(model) if model.endswith(".onnx") else artifact(model)
     with serve(path, option or []) as served:
         seen, samples = asyncio.run(soak(served, rate, 60 * minutes, results))
-    late = [sample for sample in samples if sample[0] >= samples[-1][0] / 4]
     errors = sum(number for status, number in seen.items() if status.startswith("5"))
     print(f"{dict(seen)}, {errors} x 5xx, {seen['wrong']} wrong, {seen['0']} without a reply")
-    if len(late) > 1:
-        steepness, error = slope([seconds / 3600 for seconds, _ in late], [megabytes for _, megabytes in late])
+    leaking = False
+    if len(samples) > 2:
+        steepness, error = growth(samples)
+        leaking = leaks(steepness, error, max_mb_per_hour)
         print(f"slope {steepness:+.1f} MB an hour (standard error {error:.1f}), end {samples[-1][1]:.1f} MB")
-    sys.exit(1 if errors or seen["wrong"] or seen["0"] else 0)
+    sys.exit(1 if errors or seen["wrong"] or seen["0"] or leaking else 0)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,28 @@
-"""Negative controls: what the long runs look for is found when it is there."""
+"""Negative controls: what the long runs look for is found when it is there.
+
+First verdicts on made-up observations, then whole runs, in short, against a service with a planted fault.
+"""
 
 import asyncio
 import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
+from tiny_artifact import write_artifact
 
 from benchmarks.arrivals import LOST, Answer, Answers, Pool, constant, send_at
-from benchmarks.drains import drain  # noqa: F401 - the module must import without a service
+from benchmarks.drains import drain
 from benchmarks.fits import slope
+from benchmarks.images import make_jpegs
+from benchmarks.load import request_of
 from benchmarks.overload import Stretch, missed, recovery_s
-from benchmarks.soak import as_expected, verdict
+from benchmarks.served import serve
+from benchmarks.soak import as_expected, growth, leaks, soak, verdict
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 
@@ -80,3 +93,64 @@ def test_a_leak_has_a_slope() -> None:
     leaking, error = slope(hours, [300 + 5 * hour + (each % 7) for each, hour in enumerate(hours)])
     assert leaking > 4 * error
     assert leaking == pytest.approx(5, abs=1)
+
+
+def test_memory_that_stands_is_no_leak() -> None:
+    samples = [(10.0 * each, 300 + each % 7) for each in range(300)]
+    assert not leaks(*growth(samples), most=1.0)
+    assert leaks(*growth([(seconds, megabytes + seconds / 600) for seconds, megabytes in samples]), most=1.0)
+    warming_up = [(seconds, megabytes + min(seconds / 10, 60)) for seconds, megabytes in samples]
+    assert not leaks(*growth(warming_up), most=1.0)
+
+
+# --- faults planted in a service --------------------------------------------------------------------------------------
+_RATE = 40  # requests a second
+_LEAK_MB_PER_HOUR = _RATE * 0.2 * 3600
+FAULTY = "import sys; sys.path.append('tests'); from faulty_service import main; main()"
+
+
+def program(fault: str) -> list[str]:
+    return [sys.executable, "-c", FAULTY, fault]
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_artifact(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.mark.parametrize("fault", ["none", "lose"])
+def test_a_service_that_loses_requests_is_told_by_a_drain(artifact: Path, fault: str) -> None:
+    requests = [request_of(image, "localhost", "/classify?timeout_ms=5000") for image in make_jpegs(64, 64)]
+    with serve(artifact, [], program(fault)) as served:
+        seen: dict[str, Any] = uvloop.run(drain(served, 100, requests, 0))
+        assert os.waitstatus_to_exitcode(os.waitpid(served.pid, 0)[1]) == 0
+    assert seen["statuses"]["200"] > 100
+    assert (seen["lost"] > 0) == (fault == "lose")
+
+
+def soaked(artifact: Path, fault: str) -> tuple[Counter[str], list[tuple[float, float]]]:
+    with serve(artifact, ["--default-timeout-ms", "20000"], program(fault)) as served:
+        return asyncio.run(soak(served, _RATE, 6, None, interval_s=0.25))
+
+
+def test_a_healthy_service_gets_through_the_soak(artifact: Path) -> None:
+    seen, samples = soaked(artifact, "none")
+    assert seen["200"] > 100
+    assert (seen["wrong"], seen["0"]) == (0, 0)
+    assert not leaks(*growth(samples), _LEAK_MB_PER_HOUR / 3)  # it may still be warming up
+
+
+def test_a_service_that_swaps_names_is_told_by_the_soak(artifact: Path) -> None:
+    seen, _ = soaked(artifact, "swap")
+    assert seen["wrong"] > 0
+
+
+def test_a_service_that_loses_requests_is_told_by_the_soak(artifact: Path) -> None:
+    seen, _ = soaked(artifact, "lose")
+    assert seen["0"] > 0
+
+
+def test_a_service_that_leaks_is_told_by_the_soak(artifact: Path) -> None:
+    seen, samples = soaked(artifact, "leak")
+    assert (seen["wrong"], seen["0"]) == (0, 0)
+    assert leaks(*growth(samples), _LEAK_MB_PER_HOUR / 3)
