@@ -56,13 +56,15 @@ format: $(VENV)/test-ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
 lock: | $(BIN)/uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-header --extra dev --output-file .ci/requirements.txt pyproject.toml
+	$(BIN)/$(LOCK) --extra dev --output-file .ci/requirements.txt pyproject.toml
+	$(BIN)/$(LOCK) --group fuzz --output-file tests/fuzz/requirements.txt
 
 # Strict: a package that the advisory service does not know fails the audit instead of passing it.
 audit: | $(BIN)/uv
-	for locked in .ci/requirements.txt docker/requirements-cpu.txt docker/requirements-gpu.txt; do \
+	for locked in .ci/requirements.txt docker/requirements-cpu.txt docker/requirements-gpu.txt tests/fuzz/requirements.txt; do \
 		$(BIN)/uvx pip-audit --strict --require-hashes --disable-pip --requirement $$locked || exit 1; done
 
 fuzz: $(VENV)/test-ready

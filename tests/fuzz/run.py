@@ -1,4 +1,6 @@
-"""Coverage-guided fuzzing of what reads a client's bytes; needs `pip install atheris`.
+"""Coverage-guided fuzzing of what reads a client's bytes, with atheris (Linux on x86-64) beside what the tests need:
+
+    pip install --require-hashes --requirement tests/fuzz/requirements.txt
 
     PYTHONPATH=.:tests python tests/fuzz/run.py decode runs/fuzz-decode -max_total_time=1800
     PYTHONPATH=.:tests python tests/fuzz/run.py form runs/fuzz-form -max_total_time=1800
