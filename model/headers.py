@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-_MAX_SEGMENTS = 5_000  # of a JPEG or a WebP: the longest ICC profile takes 255, a scan at most a few
+_MAX_SEGMENTS = 5_000  # of a JPEG, a GIF or a WebP: the longest ICC profile takes 255, a scan at most a few
 _MAX_JUNK = 1 << 16  # bytes between the segments of a JPEG in all; Pillow skips them one by one, 0.7 us each
 _MAX_EXIF_SEGMENTS = 64  # of a JPEG; Pillow joins them anew for each one more
 _MAX_EXIF_ENTRIES = 1_000  # of the first directory; cameras write fewer than 50
+_LEAST_GIF_BLOCKS = {0xFE: 0, 0xFF: 2}  # of a comment, of an application: its name and something from it
 _MAX_PNG_COMPRESSED = 64  # profiles and texts, which decoders inflate to 1 MB each, 2 ms, before they are ignored
 
 
@@ -312,7 +313,34 @@ def _u24(data: bytes | bytearray, position: int) -> int:
 
 # --- GIF (CompuServe 89a) and BMP -------------------------------------------------------------------------------------
 def _read_gif(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
-    return ImageHeader("GIF", *struct.unpack_from("<HH", data, 6))
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    _find_gif_frame(data, 13 + (6 << (flags & 7) if flags & 0x80 else 0))
+    return ImageHeader("GIF", width, height)
+
+
+def _find_gif_frame(data: bytes | bytearray, position: int) -> None:
+    """Pass what stands in front of the first frame; Pillow skips extensions block by block, and stray bytes one by one.
+
+    Raises:
+        InvalidImage: if there is no frame, or an extension behind whose end Pillow would read on.
+        ImageTooLarge: for more blocks and stray bytes than `_MAX_SEGMENTS`.
+    """
+    least = None  # blocks, of the extension that is being read
+    for _ in range(_MAX_SEGMENTS):
+        first = data[position]
+        if least is not None:
+            if first == 0 and least > 0:
+                raise InvalidImage("an extension of the GIF is empty: save the image again")
+            position, least = position + 1 + first, least - 1 if first else None
+        elif first == 0x2C:
+            return
+        elif first == 0x3B:
+            raise InvalidImage("the GIF holds no image: send the whole file")
+        elif first == 0x21:
+            position, least = position + 2, _LEAST_GIF_BLOCKS.get(data[position + 1], 1)
+        else:
+            position += 1
+    raise ImageTooLarge(f"more than {_MAX_SEGMENTS} blocks in front of the GIF's image: save it again without them")
 
 
 def _read_bmp(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
