@@ -152,6 +152,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._violate(BadRequest())
         if len(self.pipeline) >= _MOST_WAITING or not (self._served or self._asks_for_probe()):
             self._violate(Overloaded(1, self._settings.overload_status))
+        if version == "1.0":
+            self.expect_100_continue = False  # RFC 9110, 10.1.1: such a client would take it for the reply
         super().on_headers_complete()
         self.cycle.keep_alive = self.cycle.keep_alive and self._served
         self._reading_headers = False

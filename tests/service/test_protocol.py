@@ -163,6 +163,14 @@ def test_a_huge_declaration_is_refused_without_100_continue(service: ServedProce
     assert b"100 Continue" not in received
 
 
+def test_100_continue_is_not_said_to_http_1_0(service: ServedProcess) -> None:
+    headers = b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(RED)
+    with service.connect() as conversation:
+        conversation.send((POST + headers).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        conversation.send(RED)
+        assert statuses(conversation.reply()) == [200]
+
+
 def test_100_continue_is_said_when_the_body_is_wanted(service: ServedProcess) -> None:
     with service.connect() as conversation:
         conversation.send(POST + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(RED))
