@@ -176,7 +176,10 @@ def request(body: bytes, query: str = "?timeout_ms=20000") -> bytes:
 
 
 class Load:
-    """Clients, each with one connection, and the statuses that they got."""
+    """Clients, each with one request at a time, and the statuses that they got.
+
+    Each request has a connection of its own: the system may give all of a few lasting ones to the same process.
+    """
 
     def __init__(self, service: ServedProcess, clients: int) -> None:
         self.statuses: list[int] = []
@@ -186,9 +189,9 @@ class Load:
             thread.start()
 
     def _ask(self, service: ServedProcess) -> None:
-        with service.connect() as conversation:
-            conversation.socket.settimeout(30)
-            while not self._over.is_set():
+        while not self._over.is_set():
+            with service.connect() as conversation:
+                conversation.socket.settimeout(30)
                 conversation.send(request(RED))
                 self.statuses += statuses(conversation.reply()) or [0]
 
