@@ -26,6 +26,7 @@ CLOSE = b"Connection: close\r\n"
 RED = encode(Image.new("RGB", (28, 28), (220, 20, 20)), "PNG")
 PATCHES = 49  # of RED
 HEAD = RAW + b"Content-Length: %d\r\n\r\n" % len(RED)
+PATIENT = HEAD.replace(b"/classify", b"/classify?timeout_ms=20000") + RED
 
 # Cases put these words wherever a client can put some; none may come back, in a reply or in the log.
 MARKER = b"sesame"

@@ -132,7 +132,6 @@ BAD = {
     "A7 PROXY, version 2": b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12) + GET + b"\r\n",
     "A7 SOCKS": b"\x05\x01\x00\x05\x01\x00\x01\x7f\0\0\x01\0\x50" + GET + b"\r\n",
     "A7 SMTP": b"EHLO sesame\r\nMAIL FROM:<sesame>\r\n\r\n",
-    "A7 RTSP": b"DESCRIBE rtsp://t/livez RTSP/1.0\r\n\r\n",
     "A7 a reply": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     "A7 a byte-order mark": b"\xef\xbb\xbf" + GET + b"\r\n",
     "A7 zeros": b"\0" * 500,

@@ -65,15 +65,15 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "D13 animated GIF": (partial(animation, "GIF"), "ok"),
     "D13 GIF without a frame": (partial(gif, 2, 2), "invalid_image"),
     "D13 GIF claims 65535x65535": (lambda: gif(65535, 65535, frame(0, 0, 2, 2)), "image_too_large"),
-    "D13 small frame on a canvas of 49 Mpx": (lambda: gif(7000, 7000, frame(0, 0, 2, 2)), "ok|invalid_image"),
-    "D13 frame larger than its canvas": (lambda: gif(2, 2, frame(0, 0, 7000, 7000)), "ok|invalid_image"),
+    "D13 small frame on a canvas of 49 Mpx": (lambda: gif(7000, 7000, frame(0, 0, 1, 1)), "ok"),
+    "D13 frame larger than its canvas": (lambda: gif(2, 2, frame(0, 0, 7000, 7000)), "invalid_image"),
     "D13 frame beyond its canvas": (lambda: gif(9, 9, frame(65000, 65000, 2, 2)), "image_too_large"),
-    "D13 frame of no size": (lambda: gif(9, 9, frame(0, 0, 0, 0)), "ok|invalid_image"),
-    "D13 codes of 12 bits at once": (lambda: gif(9, 9, frame(0, 0, 9, 9, b"\xff" * 255, 12)), "ok|invalid_image"),
-    "D13 code size 255": (lambda: gif(9, 9, frame(0, 0, 9, 9, b"\xff" * 255, 255)), "ok|invalid_image"),
-    "D13 no palette": (lambda: gif(9, 9, frame(0, 0, 9, 9), flags=0), "ok|invalid_image"),
-    "D13 9 MB of comments": (lambda: gif(2, 2, comments(35_000), frame(0, 0, 2, 2)), "ok|invalid_image"),
-    "D13 9 MB of nothing": (lambda: gif(2, 2, b"\0" * 9_000_000, frame(0, 0, 2, 2)), "ok|invalid_image"),
+    "D13 frame of no size": (lambda: gif(9, 9, frame(0, 0, 0, 0)), "invalid_image"),
+    "D13 codes of 12 bits at once": (lambda: gif(9, 9, frame(0, 0, 9, 9, b"\xff" * 255, 12)), "invalid_image"),
+    "D13 code size 255": (lambda: gif(9, 9, frame(0, 0, 9, 9, b"\xff" * 255, 255)), "invalid_image"),
+    "D13 no palette": (lambda: gif(9, 9, frame(0, 0, 1, 1), flags=0), "ok"),
+    "D13 9 MB of comments": (lambda: gif(2, 2, comments(35_000), frame(0, 0, 1, 1)), "image_too_large"),
+    "D13 9 MB of nothing": (lambda: gif(2, 2, b"\0" * 9_000_000, frame(0, 0, 1, 1)), "image_too_large"),
     "D13 cut in half": (lambda: encode(picture(), "GIF")[:400], "invalid_image"),
     "D23 BMP": (bmp, "ok"),
     "D23 BMP from the top": (lambda: bmp(_22=-32), "ok"),
@@ -83,15 +83,15 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "D23 BMP of the lowest height": (lambda: bmp(_22=-(2**31)), "image_too_large"),
     "D23 BMP of run lengths": (lambda: bmp(_30=1), "invalid_image"),
     "D23 BMP with its pixels beyond its end": (lambda: bmp(_10=2**31 - 1), "invalid_image"),
-    "D23 BMP with its pixels in its header": (lambda: bmp(_10=0), "ok|invalid_image"),
+    "D23 BMP with its pixels in its header": (lambda: bmp(_10=0), "ok"),
     "D23 BMP of a header of 4 GB": (lambda: bmp(_14=-1), "invalid_image"),
-    "D23 BMP of 4 billion colours": (lambda: bmp(_46=-1), "ok|invalid_image"),
+    "D23 BMP of 4 billion colours": (lambda: bmp(_46=-1), "ok"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("build", "code"), FILES.values(), ids=FILES)
 def test_file(live: Live, build: Callable[[], bytes], code: str) -> None:
-    assert live.post(build(), kind=b"image/gif").code in code.split("|")
+    assert live.post(build(), kind=b"image/gif").code == code
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 # ruff: noqa: E501 - one case a line
 """Class D of the catalogue once more: files taken apart at their own joints, and put together wrongly.
 
-What becomes of such a file is not promised beyond 200, 415 or 422, so several codes may do; the invariants do the rest.
+No more is promised of such a file than 200, 415 or 422. Which of them is what the decoders of today make of it: another
+version may judge otherwise, and should be looked at when it does.
 """
 
 import struct
@@ -34,7 +35,6 @@ from hostile_images import (
 
 from .live import MARKER, Live
 
-EITHER = "ok|invalid_image"
 JPEG = encode(picture(), "JPEG")
 PROGRESSIVE = encode(picture(), "JPEG", progressive=True)
 
@@ -89,27 +89,27 @@ BOMB = b'<!DOCTYPE x [<!ENTITY a "sesame">' + b"".join(
 ) + b"]><x>&j;</x>"  # fmt: skip
 
 JPEGS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "D32 arithmetic coding in name": (partial(patched, 0xC0, 1, b"\xc9"), EITHER),
-    "D32 arithmetic coding, progressive": (partial(patched, 0xC2, 1, b"\xca", PROGRESSIVE), EITHER),
+    "D32 arithmetic coding in name": (partial(patched, 0xC0, 1, b"\xc9"), "ok"),
+    "D32 arithmetic coding, progressive": (partial(patched, 0xC2, 1, b"\xca", PROGRESSIVE), "ok"),
     "D32 hierarchical": (partial(patched, 0xC0, 1, b"\xc5"), "invalid_image"),
-    "D32 progressive in name": (partial(patched, 0xC0, 1, b"\xc2"), EITHER),
-    "D32 baseline in name": (partial(patched, 0xC2, 1, b"\xc0", PROGRESSIVE), EITHER),
+    "D32 progressive in name": (partial(patched, 0xC0, 1, b"\xc2"), "invalid_image"),
+    "D32 baseline in name": (partial(patched, 0xC2, 1, b"\xc0", PROGRESSIVE), "invalid_image"),
     "D32 no component": (partial(patched, 0xC0, 9, b"\0"), "invalid_image"),
     "D32 255 components": (partial(patched, 0xC0, 9, b"\xff"), "invalid_image"),
     "D32 two components": (partial(patched, 0xC0, 9, b"\2"), "invalid_image"),
-    "D32 components of one name": (partial(patched, 0xC0, 13, b"\1"), EITHER),
+    "D32 components of one name": (partial(patched, 0xC0, 13, b"\1"), "invalid_image"),
     "D32 sampling 0x0": (partial(patched, 0xC0, 11, b"\0"), "invalid_image"),
-    "D32 sampling 4x4": (partial(patched, 0xC0, 11, b"\x44"), EITHER),
+    "D32 sampling 4x4": (partial(patched, 0xC0, 11, b"\x44"), "invalid_image"),
     "D32 sampling 15x15": (partial(patched, 0xC0, 11, b"\xff"), "invalid_image"),
     "D32 quantisation table 255": (partial(patched, 0xC0, 12, b"\xff"), "invalid_image"),
     "D32 no quantisation table": (partial(without, 0xDB), "invalid_image"),
-    "D32 no code table": (partial(without, 0xC4), EITHER),
+    "D32 no code table": (partial(without, 0xC4), "ok"),
     "D32 a code table of too many codes": (partial(patched, 0xC4, 5, b"\xff" * 16), "invalid_image"),
-    "D32 a code table that contradicts itself": (partial(patched, 0xC4, 5, b"\3"), EITHER),
+    "D32 a code table that contradicts itself": (partial(patched, 0xC4, 5, b"\3"), "invalid_image"),
     "D32 a scan of no component": (partial(patched, 0xDA, 4, b"\0"), "invalid_image"),
     "D32 a scan of a foreign component": (partial(patched, 0xDA, 5, b"\x99"), "invalid_image"),
-    "D32 a scan from 63 to 0": (partial(patched, 0xDA, 11, b"\x3f\0", PROGRESSIVE), EITHER),
-    "D32 restart after every block, none comes": (lambda: jpeg_with(jpeg_segment(0xDD, b"\0\1")), EITHER),
+    "D32 a scan from 63 to 0": (partial(patched, 0xDA, 11, b"\x3f\0", PROGRESSIVE), "invalid_image"),
+    "D32 restart after every block, none comes": (lambda: jpeg_with(jpeg_segment(0xDD, b"\0\1")), "ok"),
     "D32 4,990 comments": (lambda: jpeg_with(jpeg_segment(0xFE, b"sesame") * 4990), "ok"),
     "D32 9 MB of comments": (lambda: jpeg_with(jpeg_segment(0xFE, b"x" * 65_000) * 140), "ok"),
     "D32 a comment of no length": (lambda: jpeg_with(b"\xff\xfe\0\0"), "invalid_image"),
@@ -118,10 +118,10 @@ JPEGS: dict[str, tuple[Callable[[], bytes], str]] = {
     "D32 two ends": (lambda: JPEG + b"\xff\xd9" * 1000, "ok"),
     "D32 an end in front": (lambda: JPEG[:2] + b"\xff\xd9" + JPEG[2:], "invalid_image"),
     "D32 a JPEG in a JPEG": (lambda: jpeg_with(jpeg_segment(0xED, JPEG)), "ok"),
-    "D32 a thumbnail of 255x255 that is not there": (partial(patched, 0xE0, 16, b"\xff\xff"), EITHER),
-    "D32 JFIF cut short": (lambda: jpeg_with(jpeg_segment(0xE0, b"JFIF\0"), without(0xE0)), EITHER),
-    "D32 nothing but segments": (lambda: JPEG[: joints(JPEG)[-1]], EITHER),
-    "D5 one pixel more than there is data for": (lambda: lying_jpeg(65, 32, JPEG), EITHER),
+    "D32 a thumbnail of 255x255 that is not there": (partial(patched, 0xE0, 16, b"\xff\xff"), "ok"),
+    "D32 JFIF cut short": (lambda: jpeg_with(jpeg_segment(0xE0, b"JFIF\0"), without(0xE0)), "invalid_image"),
+    "D32 nothing but segments": (lambda: JPEG[: joints(JPEG)[-1]], "invalid_image"),
+    "D5 one pixel more than there is data for": (lambda: lying_jpeg(65, 32, JPEG), "ok"),
     "D5 progressive, claims 7000x7000": (lambda: lying_jpeg(7000, 7000, PROGRESSIVE), "ok"),
     "D16 transform 5 of Adobe": (lambda: jpeg_with(adobe(5)), "ok"),
     "D16 RGB, says Adobe": (lambda: jpeg_with(adobe(0)), "ok"),
@@ -150,7 +150,7 @@ JPEGS: dict[str, tuple[Callable[[], bytes], str]] = {
     "D29 a class file behind": (lambda: JPEG + b"\xca\xfe\xba\xbe" + bytes(200), "ok"),
     "D30 magic bytes and zeros": (lambda: b"\xff\xd8\xff" + bytes(5_000_000), "invalid_image"),
     **{
-        f"D10 JPEG cut at joint {number}{more:+d}": (lambda place=place, more=more: JPEG[: place + more], EITHER)
+        f"D10 JPEG cut at joint {number}{more:+d}": (lambda place=place, more=more: JPEG[: place + more], "invalid_image")
         for number, place in enumerate(joints(JPEG))
         for more in (-1, 0, 1, 3)
     },
@@ -177,57 +177,57 @@ def frame_control(number: int = 0, width: int = 2, height: int = 2, left: int = 
 DATA = chunk(b"IDAT", PIXELS)
 ANIMATED = chunk(b"acTL", struct.pack(">II", 2, 0))
 PNGS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "D14 APNG of 2^31 frames": (lambda: png_of(chunk(b"acTL", struct.pack(">II", 2**31, 0)), frame_control(), DATA), EITHER),
-    "D14 APNG of no frame": (lambda: png_of(chunk(b"acTL", bytes(8)), DATA), EITHER),
-    "D14 APNG, frame of 2^31 pixels": (lambda: png_of(ANIMATED, frame_control(0, 2**31 - 1, 2**31 - 1), DATA), EITHER + "|image_too_large"),
-    "D14 APNG, frame beside the canvas": (lambda: png_of(ANIMATED, frame_control(left=2**31 - 1), DATA), EITHER),
-    "D14 APNG, frames out of order": (lambda: png_of(ANIMATED, frame_control(7), DATA, frame_control(3)), EITHER),
-    "D14 APNG, data of a frame in front": (lambda: png_of(ANIMATED, chunk(b"fdAT", bytes(4) + PIXELS), DATA), EITHER),
-    "D14 APNG, two controls of animation": (lambda: png_of(ANIMATED, ANIMATED, frame_control(), DATA), EITHER),
-    "D14 APNG, 4,000 frames of nothing": (lambda: png_of(ANIMATED, DATA, *[frame_control(each) for each in range(4000)]), EITHER),
+    "D14 APNG of 2^31 frames": (lambda: png_of(chunk(b"acTL", struct.pack(">II", 2**31, 0)), frame_control(), DATA), "ok"),
+    "D14 APNG of no frame": (lambda: png_of(chunk(b"acTL", bytes(8)), DATA), "ok"),
+    "D14 APNG, frame of 2^31 pixels": (lambda: png_of(ANIMATED, frame_control(0, 2**31 - 1, 2**31 - 1), DATA), "invalid_image"),
+    "D14 APNG, frame beside the canvas": (lambda: png_of(ANIMATED, frame_control(left=2**31 - 1), DATA), "invalid_image"),
+    "D14 APNG, frames out of order": (lambda: png_of(ANIMATED, frame_control(7), DATA, frame_control(3)), "invalid_image"),
+    "D14 APNG, data of a frame in front": (lambda: png_of(ANIMATED, chunk(b"fdAT", bytes(4) + PIXELS), DATA), "invalid_image"),
+    "D14 APNG, two controls of animation": (lambda: png_of(ANIMATED, ANIMATED, frame_control(), DATA), "ok"),
+    "D14 APNG, 4,000 frames of nothing": (lambda: png_of(ANIMATED, DATA, *[frame_control(each) for each in range(4000)]), "ok"),
     "D23 data in 4,900 chunks": (lambda: png_of(*[chunk(b"IDAT", PIXELS[each : each + 1]) for each in range(4900)]), "ok"),
-    "D23 data interrupted": (lambda: png_of(chunk(b"IDAT", PIXELS[:9]), chunk(b"tEXt", b"x\0y"), chunk(b"IDAT", PIXELS[9:])), EITHER),
-    "D23 data of another picture behind": (lambda: png_of(DATA, DATA), EITHER),
+    "D23 data interrupted": (lambda: png_of(chunk(b"IDAT", PIXELS[:9]), chunk(b"tEXt", b"x\0y"), chunk(b"IDAT", PIXELS[9:])), "invalid_image"),
+    "D23 data of another picture behind": (lambda: png_of(DATA, DATA), "ok"),
     "D23 wrong checksum of the header": (lambda: png_of(DATA, header=wrong_sum(ihdr(2, 2))), "invalid_image"),
-    "D23 wrong checksum of the data": (lambda: png_of(wrong_sum(DATA)), EITHER),
-    "D23 wrong checksum of a text": (lambda: png_of(wrong_sum(chunk(b"tEXt", b"x\0sesame")), DATA), EITHER),
-    "D23 wrong checksum of the end": (lambda: png_of(DATA, end=wrong_sum(chunk(b"IEND"))), EITHER),
-    "D23 an end with data": (lambda: png_of(DATA, end=chunk(b"IEND", b"sesame" * 1000)), EITHER),
+    "D23 wrong checksum of the data": (lambda: png_of(wrong_sum(DATA)), "ok"),
+    "D23 wrong checksum of a text": (lambda: png_of(wrong_sum(chunk(b"tEXt", b"x\0sesame")), DATA), "invalid_image"),
+    "D23 wrong checksum of the end": (lambda: png_of(DATA, end=wrong_sum(chunk(b"IEND"))), "ok"),
+    "D23 an end with data": (lambda: png_of(DATA, end=chunk(b"IEND", b"sesame" * 1000)), "ok"),
     "D23 9 MB behind the end": (lambda: png_of(DATA) + b"sesame" * 1_500_000, "ok"),
-    "D23 an unknown critical chunk": (lambda: png_of(chunk(b"SESA", b"me"), DATA), EITHER),
-    "D23 a chunk of no name": (lambda: png_of(chunk(b"\0\0\0\0", b"x"), DATA), EITHER),
+    "D23 an unknown critical chunk": (lambda: png_of(chunk(b"SESA", b"me"), DATA), "ok"),
+    "D23 a chunk of no name": (lambda: png_of(chunk(b"\0\0\0\0", b"x"), DATA), "invalid_image"),
     "D23 a chunk of 2^31 bytes": (lambda: png_of(struct.pack(">I", 2**31) + b"tEXt", DATA), "invalid_image"),
-    "D23 a filter of kind 9": (lambda: png_of(chunk(b"IDAT", zlib.compress(b"\x09" + b"\x10" * 6 + b"\0" + b"\xe0" * 6))), EITHER),
-    "D23 pixels too few": (lambda: png_of(chunk(b"IDAT", zlib.compress(b"\0"))), EITHER),
-    "D23 a window of 32 kB in a header of 256 B": (lambda: png_of(chunk(b"IDAT", b"\x08\x1d" + PIXELS[2:])), EITHER),
-    "D23 data with a dictionary": (lambda: png_of(chunk(b"IDAT", b"\x78\xbb" + PIXELS[2:])), EITHER),
-    "D23 a palette of one byte": (lambda: png(ihdr(2, 2, 8, 3), [b"\0\0", b"\0\0"], chunk(b"PLTE", b"x")), EITHER),
-    "D23 a palette of 300 colours": (lambda: png(ihdr(2, 2, 8, 3), [b"\0\0", b"\0\0"], chunk(b"PLTE", bytes(900))), EITHER),
-    "D23 an index beyond the palette": (lambda: png(ihdr(2, 2, 8, 3), [b"\xff\xff"] * 2, chunk(b"PLTE", bytes(3))), EITHER),
-    "D23 two palettes": (lambda: png(ihdr(2, 2, 8, 3), [b"\0\0"] * 2, chunk(b"PLTE", bytes(6)) * 2), EITHER),
-    "D19 transparency longer than the palette": (lambda: png(ihdr(2, 2, 8, 3), [b"\0\0"] * 2, chunk(b"PLTE", bytes(6)) + chunk(b"tRNS", bytes(300))), EITHER),
-    "D19 transparency of one byte for RGB": (partial(png_with, chunk(b"tRNS", b"x")), EITHER),
-    "D19 transparency beside alpha": (lambda: png(ihdr(1, 1, 8, 6), [b"\1\2\3\4"], chunk(b"tRNS", bytes(6))), EITHER),
-    "D24 iCCP without a name": (partial(png_with, chunk(b"iCCP", b"sesame")), EITHER),
-    "D24 iCCP of another method": (partial(png_with, chunk(b"iCCP", b"x\0\7" + zlib.compress(b"x"))), EITHER),
-    "D24 zTXt of another method": (partial(png_with, chunk(b"zTXt", b"x\0\7sesame")), EITHER),
-    "D24 zTXt that is no zlib": (partial(png_with, chunk(b"zTXt", b"x\0\0sesame")), EITHER),
-    "D24 zTXt cut off": (partial(png_with, chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(9999))[:-9])), EITHER),
-    "D24 iTXt of half a header": (partial(png_with, chunk(b"iTXt", b"x\0\1")), EITHER),
-    "D24 iTXt bomb": (partial(png_with, chunk(b"iTXt", b"x\0\1\0\0\0" + zlib.compress(bytes(64 << 20), 9))), EITHER),
-    "D24 zTXt bomb behind the data": (partial(png_with, after=chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(64 << 20), 9))), EITHER),
-    "D24 64 iCCP bombs": (partial(png_with, chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(64 << 20), 9)) * 64), EITHER),
-    "D24 a text of 9 MB": (partial(png_with, chunk(b"tEXt", b"x\0" + b"y" * 9_000_000)), EITHER),
+    "D23 a filter of kind 9": (lambda: png_of(chunk(b"IDAT", zlib.compress(b"\x09" + b"\x10" * 6 + b"\0" + b"\xe0" * 6))), "invalid_image"),
+    "D23 pixels too few": (lambda: png_of(chunk(b"IDAT", zlib.compress(b"\0"))), "invalid_image"),
+    "D23 a window of 32 kB in a header of 256 B": (lambda: png_of(chunk(b"IDAT", b"\x08\x1d" + PIXELS[2:])), "ok"),
+    "D23 data with a dictionary": (lambda: png_of(chunk(b"IDAT", b"\x78\xbb" + PIXELS[2:])), "invalid_image"),
+    "D23 a palette of one byte": (lambda: png(ihdr(2, 2, 8, 3), [b"\0\0", b"\0\0"], chunk(b"PLTE", b"x")), "ok"),
+    "D23 a palette of 300 colours": (lambda: png(ihdr(2, 2, 8, 3), [b"\0\0", b"\0\0"], chunk(b"PLTE", bytes(900))), "invalid_image"),
+    "D23 an index beyond the palette": (lambda: png(ihdr(2, 2, 8, 3), [b"\xff\xff"] * 2, chunk(b"PLTE", bytes(3))), "ok"),
+    "D23 two palettes": (lambda: png(ihdr(2, 2, 8, 3), [b"\0\0"] * 2, chunk(b"PLTE", bytes(6)) * 2), "ok"),
+    "D19 transparency longer than the palette": (lambda: png(ihdr(2, 2, 8, 3), [b"\0\0"] * 2, chunk(b"PLTE", bytes(6)) + chunk(b"tRNS", bytes(300))), "invalid_image"),
+    "D19 transparency of one byte for RGB": (partial(png_with, chunk(b"tRNS", b"x")), "invalid_image"),
+    "D19 transparency beside alpha": (lambda: png(ihdr(1, 1, 8, 6), [b"\1\2\3\4"], chunk(b"tRNS", bytes(6))), "ok"),
+    "D24 iCCP without a name": (partial(png_with, chunk(b"iCCP", b"sesame")), "invalid_image"),
+    "D24 iCCP of another method": (partial(png_with, chunk(b"iCCP", b"x\0\7" + zlib.compress(b"x"))), "invalid_image"),
+    "D24 zTXt of another method": (partial(png_with, chunk(b"zTXt", b"x\0\7sesame")), "invalid_image"),
+    "D24 zTXt that is no zlib": (partial(png_with, chunk(b"zTXt", b"x\0\0sesame")), "ok"),
+    "D24 zTXt cut off": (partial(png_with, chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(9999))[:-9])), "ok"),
+    "D24 iTXt of half a header": (partial(png_with, chunk(b"iTXt", b"x\0\1")), "ok"),
+    "D24 iTXt bomb": (partial(png_with, chunk(b"iTXt", b"x\0\1\0\0\0" + zlib.compress(bytes(64 << 20), 9))), "invalid_image"),
+    "D24 zTXt bomb behind the data": (partial(png_with, after=chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(64 << 20), 9))), "invalid_image"),
+    "D24 64 iCCP bombs": (partial(png_with, chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(64 << 20), 9)) * 64), "invalid_image"),
+    "D24 a text of 9 MB": (partial(png_with, chunk(b"tEXt", b"x\0" + b"y" * 9_000_000)), "ok"),
     "D20 eXIf behind the data": (partial(png_with, after=chunk(b"eXIf", exif(6))), "ok"),
     "D20 eXIf twice": (partial(png_with, chunk(b"eXIf", exif(6)) + chunk(b"eXIf", exif(3))), "ok"),
-    "D20 Exif in a text, as ImageMagick writes it": (partial(png_with, chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n9999999999\n45786966"))), EITHER),
+    "D20 Exif in a text, as ImageMagick writes it": (partial(png_with, chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n9999999999\n45786966"))), "ok"),
     "D17 16 bits, interlaced": (lambda: png(ihdr(1, 1, 16, 0, 1), [b"\x80\0"]), "ok"),
     "D21 no density": (partial(png_with, chunk(b"pHYs", bytes(9))), "ok"),
     "D21 gamma 0": (partial(png_with, chunk(b"gAMA", bytes(4)) + chunk(b"cHRM", bytes(32))), "ok"),
-    "D21 gamma of one byte": (partial(png_with, chunk(b"gAMA", b"x") + chunk(b"cHRM", b"x") + chunk(b"pHYs", b"x")), EITHER),
+    "D21 gamma of one byte": (partial(png_with, chunk(b"gAMA", b"x") + chunk(b"cHRM", b"x") + chunk(b"pHYs", b"x")), "invalid_image"),
     **{
         f"D10 PNG cut at {place}": (lambda place=place: png_of(chunk(b"tEXt", b"x\0y"), DATA)[:place], "invalid_image")
-        for place in (8, 12, 16, 24, 33, 37, 41, 48, 60, 75, 90)
+        for place in (8, 12, 16, 24, 33, 37, 41, 48, 60, 75, 86)
     },
 }  # fmt: skip
 
@@ -245,30 +245,30 @@ def animated(count: int, *, size: tuple[int, int] = (48, 32), left: int = 0, inn
 
 
 WEBPS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "D34 9 MB of profile": (lambda: webp_of(48, 32, (b"ICCP", bytes(9_000_000)), flags=0x20), EITHER),
-    "D34 9 MB of XMP": (lambda: webp_of(48, 32, (b"XMP ", BOMB + bytes(9_000_000)), flags=4), EITHER),
-    "D34 flags of what is not there": (lambda: webp_of(48, 32, flags=0x3C), EITHER),
-    "D34 reserved flags": (lambda: webp_of(48, 32, flags=0xC1), EITHER),
-    "D34 4,900 unknown chunks": (lambda: webp_of(48, 32, *[(b"SESA", b"me")] * 4900), EITHER),
+    "D34 9 MB of profile": (lambda: webp_of(48, 32, (b"ICCP", bytes(9_000_000)), flags=0x20), "ok"),
+    "D34 9 MB of XMP": (lambda: webp_of(48, 32, (b"XMP ", BOMB + bytes(9_000_000)), flags=4), "ok"),
+    "D34 flags of what is not there": (lambda: webp_of(48, 32, flags=0x3C), "ok"),
+    "D34 reserved flags": (lambda: webp_of(48, 32, flags=0xC1), "invalid_image"),
+    "D34 4,900 unknown chunks": (lambda: webp_of(48, 32, *[(b"SESA", b"me")] * 4900), "ok"),
     "D34 5,100 unknown chunks": (lambda: webp_of(48, 32, *[(b"SESA", b"me")] * 5100), "image_too_large"),
-    "D34 two frames": (lambda: webp_of(48, 32, (b"VP8L", FRAME)), EITHER),
-    "D34 VP8X twice": (lambda: webp_of(48, 32, (b"VP8X", vp8x(16384, 16384))), EITHER),
-    "D34 alpha of nothing": (lambda: riff((b"VP8X", vp8x(48, 32, 0x10)), (b"ALPH", b""), (b"VP8 ", LOSSY[20:])), EITHER),
-    "D34 alpha of garbage": (lambda: riff((b"VP8X", vp8x(48, 32, 0x10)), (b"ALPH", b"\1" + b"\xff" * 99), (b"VP8 ", LOSSY[20:])), EITHER),
+    "D34 two frames": (lambda: webp_of(48, 32, (b"VP8L", FRAME)), "invalid_image"),
+    "D34 VP8X twice": (lambda: webp_of(48, 32, (b"VP8X", vp8x(16384, 16384))), "invalid_image"),
+    "D34 alpha of nothing": (lambda: riff((b"VP8X", vp8x(48, 32, 0x10)), (b"ALPH", b""), (b"VP8 ", LOSSY[20:])), "invalid_image"),
+    "D34 alpha of garbage": (lambda: riff((b"VP8X", vp8x(48, 32, 0x10)), (b"ALPH", b"\1" + b"\xff" * 99), (b"VP8 ", LOSSY[20:])), "invalid_image"),
     "D34 something behind": (lambda: LOSSY + b"sesame" * 1000, "ok"),
-    "D34 a length less than the file": (lambda: LOSSY[:4] + struct.pack("<I", 30) + LOSSY[8:], EITHER),
+    "D34 a length less than the file": (lambda: LOSSY[:4] + struct.pack("<I", 30) + LOSSY[8:], "invalid_image"),
     "D34 a length of 4 GB": (lambda: LOSSY[:4] + b"\xff" * 4 + LOSSY[8:], "invalid_image"),
     "D34 a frame of length 0": (lambda: riff((b"VP8 ", b"")), "invalid_image"),
-    "D34 scaled in the frame's header": (lambda: LOSSY[:27] + bytes([LOSSY[27] | 0xC0]) + LOSSY[28:], EITHER),
+    "D34 scaled in the frame's header": (lambda: LOSSY[:27] + bytes([LOSSY[27] | 0xC0]) + LOSSY[28:], "ok"),
     "D34 a first partition longer than the frame": (lambda: LOSSY[:20] + b"\xf0\xff\xff" + LOSSY[23:], "invalid_image"),
     "D34 lossless of all ones": (lambda: riff((b"VP8L", b"\x2f\x2f\xc0\x07\0" + b"\xff" * 500)), "invalid_image"),
-    "D34 lossless of random bits": (lambda: riff((b"VP8L", b"\x2f\x2f\xc0\x07\0" + bytes(range(256)) * 4)), EITHER),
+    "D34 lossless of random bits": (lambda: riff((b"VP8L", b"\x2f\x2f\xc0\x07\0" + bytes(range(256)) * 4)), "invalid_image"),
     "D14 animated WebP of 4,900 frames": (partial(animated, 4900), "ok"),
     "D14 animated WebP of 5,100 frames": (partial(animated, 5100), "image_too_large"),
-    "D14 animated WebP, frame beside its canvas": (partial(animated, 2, left=0xFFFFFF), EITHER),
-    "D14 animated WebP, frame of another size than it says": (partial(animated, 2, size=(40, 30)), EITHER),
-    "D14 animated WebP, frames of nothing": (partial(animated, 2, inner=b""), EITHER),
-    "D14 animated WebP, one frame in another": (lambda: animated(2, inner=b"ANMF" + struct.pack("<I", 16) + bytes(16)), EITHER),
+    "D14 animated WebP, frame beside its canvas": (partial(animated, 2, left=0xFFFFFF), "invalid_image"),
+    "D14 animated WebP, frame of another size than it says": (partial(animated, 2, size=(40, 30)), "ok"),
+    "D14 animated WebP, frames of nothing": (partial(animated, 2, inner=b""), "invalid_image"),
+    "D14 animated WebP, one frame in another": (lambda: animated(2, inner=b"ANMF" + struct.pack("<I", 16) + bytes(16)), "invalid_image"),
     **{
         f"D10 WebP cut at {place}": (lambda place=place: LOSSY[:place], "invalid_image")
         for place in (12, 15, 16, 20, 23, 26, 29, 30, 31, 60)
@@ -277,7 +277,7 @@ WEBPS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize(
-    ("build", "codes"), [*JPEGS.values(), *PNGS.values(), *WEBPS.values()], ids=[*JPEGS, *PNGS, *WEBPS]
+    ("build", "code"), [*JPEGS.values(), *PNGS.values(), *WEBPS.values()], ids=[*JPEGS, *PNGS, *WEBPS]
 )
-def test_structure(live: Live, build: Callable[[], bytes], codes: str) -> None:
-    assert live.post(build(), kind=b"image/jpeg").code in codes.split("|")
+def test_structure(live: Live, build: Callable[[], bytes], code: str) -> None:
+    assert live.post(build(), kind=b"image/jpeg").code == code

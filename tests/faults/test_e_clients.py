@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from .live import GET, HOST, PATCHES, RAW, RED, Live, replies_of
+from .live import GET, HOST, PATCHES, PATIENT, RAW, RED, Live, replies_of
 
 LENGTH = b"Content-Length: %d\r\n\r\n" % len(RED)
 
@@ -77,13 +77,13 @@ def test_e6_gone_while_sending(live: Live) -> None:
 def test_e7_gone_while_queued(slow: Live, run_takes: Callable[[float], None]) -> None:
     """It is dropped when the next batch is built, and never runs."""
     cancelled, runs = slow.count("scheduled_images_total", fate="cancelled"), slow.count("batch_images_sum")
-    run_takes(0.8)
+    run_takes(2.5)
     with slow.connect() as first, slow.connect() as second:
-        first.send(RAW + LENGTH + RED)
+        first.send(PATIENT)
         slow.wait_for("queue_patches", PATCHES)
-        second.send(RAW + LENGTH + RED)
+        second.send(PATIENT)
         slow.wait_for("queue_patches", 2 * PATCHES)
-        time.sleep(0.2)  # decoded by now
+        time.sleep(1.5)  # decoded by now, even on a busy machine
         second.socket.close()
         slow.wait_for("queue_patches", PATCHES)
         first.reply()
@@ -100,10 +100,10 @@ def test_e8_gone_while_running(slow: Live, run_takes: Callable[[float], None]) -
     runs, images = slow.count("batches_total", outcome="ok"), slow.count("batch_images_sum")
     run_takes(0.8)
     with slow.connect() as first, slow.connect() as leaver, slow.connect() as mate:
-        first.send(RAW + LENGTH + RED)
+        first.send(PATIENT)
         slow.wait_for("queue_patches", PATCHES)
-        leaver.send(RAW + LENGTH + RED)
-        mate.send(RAW + LENGTH + RED)
+        leaver.send(PATIENT)
+        mate.send(PATIENT)
         slow.wait_for("queue_patches", 3 * PATCHES)
         first.reply()  # now the other two are in the engine
         leaver.socket.close()

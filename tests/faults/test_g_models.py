@@ -52,26 +52,6 @@ def test_h8_another_hash(artifact: Path, request: pytest.FixtureRequest) -> None
     note_cost(request, 0, 0)
 
 
-@pytest.mark.faults_slow
-def test_g12_a_file_of_too_few_labels(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Labels in a file come with a checkpoint; what is served has them inside."""
-    torch = pytest.importorskip("torch")
-    from model.checkpoints import native
-    from model.vit import VisionTransformer, decode_variant
-
-    torch.manual_seed(0)
-    checkpoint, labels = tmp_path / "tiny.safetensors", tmp_path / "labels.txt"
-    model = VisionTransformer(*decode_variant("Femto/7", classes=3))
-    native.save(checkpoint, model, native.Description(("a", "b", "c"), "tiny"))
-    labels.write_text("cat\ndog\n")
-    ended = start(checkpoint, f"--export-options=--labels {labels}", f"--cache-dir={tmp_path / 'cache'}")
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert f"{labels} has 2 labels, but the model has 3 classes" in ended.stderr
-    assert ended.stderr.splitlines()[-1].startswith(f"patchserve: {checkpoint} was not exported")
-    assert "Traceback" not in ended.stderr
-    note_cost(request, 0, 0)
-
-
 def start(model: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
     command = [*COMMAND, "serve", str(model), "--port=0", "--http-workers=1", *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(), check=False)
