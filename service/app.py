@@ -23,6 +23,7 @@ from service.decoding.opening import Decoders
 from service.door import AdmissionDoor
 from service.engine import Engine, Model
 from service.errors import DeviceLostError, NotReady
+from service.footprint import resident_bytes
 from service.heartbeat import Heartbeat
 from service.library import Change, Library
 from service.lifecycle import Lifecycle, Phase
@@ -174,6 +175,7 @@ def assemble_app(
     admission = Admission(settings, decoders.threads, backend.speed, backend.ledger, busy_patches=busy_patches)
     metrics.watch("queue_patches", "Patches accepted and not yet answered", lambda: backend.ledger.all_queue_patches)
     metrics.watch("upload_bytes", "Bytes of uploads in memory", lambda: backend.ledger.all_upload_bytes)
+    metrics.watch("resident_bytes", "Resident memory of all processes of the service", resident_bytes)
     lifecycle.require(decoders.able)
     pool = ThreadPoolExecutor(decoders.threads, thread_name_prefix="decode")
     pixels = PixelBudget(settings.max_pixels_in_flight)
