@@ -15,7 +15,7 @@ help:
 	@echo "make faults       the catalogue of faults against a running service, with a report of what it cost"
 	@echo "make check        the same without the tests"
 	@echo "make format       format and mend what can be mended"
-	@echo "make docker-test  build the image and classify with the container"
+	@echo "make docker-test  build the image and classify with the container; try Compose, proxy and alert rules"
 	@echo "make cluster-test     replicas on a local Ray, in a network of their own"
 	@echo "make kubernetes-test  render the manifests and check them against the schemas of Kubernetes"
 	@echo "make audit        look for known vulnerabilities of the locked requirements"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# offline-base.sh OUT.tar: a root file system that stands in for python:3.12-slim-bookworm.
+# offline-base.sh OUT.tar [MINOR]: a root file system that stands in for python:MINOR-slim-bookworm, by default 3.12.
 #
-# For machines that reach a Debian mirror but no image registry. Debian bookworm comes from apt's own mirror, CPython 3.12
-# from this machine (PYTHON_HOME, else the newest 3.12 of pyenv) and lies in /usr/local as in the official image.
+# For machines that reach a Debian mirror but no image registry. Debian bookworm comes from apt's own mirror, CPython
+# from this machine (PYTHON_HOME, else the newest MINOR of pyenv) and lies in /usr/local as in the official image.
 # Needs root, mmdebstrap and about 300 MB. For tests only: publish images built on the official base.
 set -euo pipefail
 
-minor=3.12
-out=${1:?usage: offline-base.sh OUT.tar}
+minor=${2:-3.12}
+out=${1:?usage: offline-base.sh OUT.tar [MINOR]}
 home=${PYTHON_HOME:-$(printf '%s\n' "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$minor".* | sort -V | tail -n 1)}
 [ -x "$home/bin/python$minor" ] || { echo "no CPython $minor: set PYTHON_HOME to its prefix" >&2; exit 1; }
 # shellcheck disable=SC2016 # a field of apt's, not of the shell
