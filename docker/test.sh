@@ -293,8 +293,8 @@ check_stop() {
     check "docker stop ends it within $stop_limit_s s" test $(((ended - began) / 1000000000)) -lt "$stop_limit_s"
     check "docker stop ends it with status 0" prints "0, killed for memory: false" echo "$code"
     "$docker" logs "$container" >"$scratch/log" 2>&1
-    check "the log says that it stopped" grep -q '"event": "stopped"' "$scratch/log"
-    check "the log has no error" is_empty grep -E '"level": "(error|critical)"|Traceback' "$scratch/log"
+    check "the log says that it stopped" grep -qE '"event": ?"stopped"' "$scratch/log"
+    check "the log has no error" is_empty grep -E '"level": ?"(error|critical)"|Traceback' "$scratch/log"
 }
 
 
