@@ -61,8 +61,15 @@ class Node:
 
     def ready_replicas(self) -> int:
         """How many the proxy sends requests to."""
+        return self._count("active_servers")
+
+    def retries(self) -> int:
+        """How often the proxy had to try for a connection again, on the same replica or on another."""
+        return self._count("retry_warnings_total") + self._count("redispatch_warnings_total")
+
+    def _count(self, what: str) -> int:
         text = get(f"http://127.0.0.1:{self.health_port}/metrics").decode()
-        lines = [each for each in text.splitlines() if each.startswith("haproxy_backend_active_servers{")]
+        lines = [each for each in text.splitlines() if each.startswith(f"haproxy_backend_{what}{{")]
         return int(float(lines[0].split()[-1])) if lines else 0
 
     def ask_prometheus(self, path: str, **query: str) -> Any:

@@ -101,6 +101,7 @@ def _drain_and_return(node: Node) -> dict[str, bool]:
     time.sleep(max(0.0, _RETURN_S - _DRAIN_S - 4))
     node.start(address)
     wait_until(lambda: node.ready_replicas() == 2, "the proxy to see it again")
+    _say(f"connections that the proxy had to try for again: {node.retries()}")
     return {
         "drain: the proxy looked away while the replica still served": still_serving,
         "drain: the replica ended with status 0": status == 0,
