@@ -1,6 +1,6 @@
 """Runs on a device with every address bound beforehand.
 
-`B` images, `N` patches, `C` classes, `P*P*3` values of a patch.
+`B` images, `N` patches, `C` classes, `D` width of the embedding, `P*P*3` values of a patch.
 
 A buffer is one block of page-locked host memory and blocks on the device: patches, grid, logits. A batch is filled on
 the host, copied by the thread that filled it while the device computes another one, and bound as [B, N, P*P*3] at the
@@ -130,6 +130,12 @@ class BoundSession:
         """Logits, float32 [B, C]; arrays of one of our buffers are not copied again."""
         return self._thread.submit(self._run, patches, grid).result()
 
+    def embed(
+        self, patches: NDArray[np.uint8], grid: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits, float32 [B, C], and embeddings, float32 [B, D]; the arrays are copied once more."""
+        return self._thread.submit(self._embed, patches, grid).result()
+
     def close(self) -> None:
         """Give the memory on the device back; nothing may run any more."""
         self._thread.shutdown(wait=True)
@@ -139,10 +145,7 @@ class BoundSession:
     def _run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
         buffer = next((each for each in self._bindings if each.owns(patches, grid)), None)
         if buffer is None:
-            binding = self._session.io_binding()
-            binding.bind_cpu_input("patches", np.ascontiguousarray(patches))
-            binding.bind_cpu_input("grid", np.ascontiguousarray(grid))
-            binding.bind_output("logits", self._device.kind, self._device.number)
+            binding = self._copied(patches, grid, "logits")
             graph = _NO_GRAPH
         else:
             binding = self._bindings[buffer]
@@ -151,6 +154,23 @@ class BoundSession:
         self._session.run_with_iobinding(binding, self._options(graph))
         logits: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
         return logits
+
+    def _embed(
+        self, patches: NDArray[np.uint8], grid: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        binding = self._copied(patches, grid, "logits", "embedding")
+        self._session.run_with_iobinding(binding, self._options(_NO_GRAPH))
+        logits, embedding = binding.copy_outputs_to_cpu()
+        return logits, embedding
+
+    def _copied(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *outputs: str) -> Any:
+        """A binding for arrays anywhere on the host."""
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("patches", np.ascontiguousarray(patches))
+        binding.bind_cpu_input("grid", np.ascontiguousarray(grid))
+        for output in outputs:
+            binding.bind_output(output, self._device.kind, self._device.number)
+        return binding
 
     def _options(self, graph: str) -> Any:
         options = self._runtime.RunOptions()

@@ -1,4 +1,4 @@
-"""The command line: `serve`, `cluster` and `key` stand here, the others in `service.commands`."""
+"""The command line: `serve`, `cluster` and `key` stand here, the others in `service.commands` and `service.batch`."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from service.batch.command import batch
 from service.commands import classification, inspection, listing, measurement
 from service.errors import StartError
 
@@ -22,6 +23,7 @@ _app = typer.Typer(
 _ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 _keys = typer.Typer(help="API keys for a service.", no_args_is_help=True)
+_app.command("batch")(batch)
 _app.add_typer(_keys, name="key")
 _cluster = typer.Typer(help="The service on many machines, with Ray.", no_args_is_help=True)
 _app.add_typer(_cluster, name="cluster")

@@ -1,6 +1,6 @@
 """The engine: one artifact in ONNX Runtime. It knows arrays only, no HTTP, no queue, no clock.
 
-`B` images, `N` patches, `C` classes, `P*P*3` values of a patch.
+`B` images, `N` patches, `C` classes, `D` width of the embedding, `P*P*3` values of a patch.
 
 A model file is code: only the operator chooses it. What can be checked is checked at load, so that a wrong file stops
 the start instead of failing the first request.
@@ -123,6 +123,26 @@ class Engine:
             return self._bound.run(patches, grid) if self._bound else self._run(patches, grid, alone=alone)
         except Exception as error:
             raise _kind_of(str(error))(_first_line(error)) from error
+
+    def embed(
+        self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As `run`, and the features before the head.
+
+        Returns:
+            Logits, float32 [B, C], and embeddings, float32 [B, D].
+
+        Raises:
+            EngineError: as `run`.
+        """
+        try:
+            if self._bound:
+                return self._bound.embed(patches, grid)
+            session = self._wide if alone else self._narrow
+            logits, embedding = session.run(["logits", "embedding"], {"patches": patches, "grid": grid})
+        except Exception as error:
+            raise _kind_of(str(error))(_first_line(error)) from error
+        return logits, embedding
 
     def warm_up(self) -> None:
         """Run a batch of one and a batch of two, of either width, and the golden image, and check what comes out.

@@ -1,6 +1,7 @@
 """Every error the service knows, as one tree.
 
     StartError                  ends the start with one line for the operator
+    └── BatchError              ends `patchserve batch` with one line; what is finished is kept
     EngineError                 the engine failed on a batch; the scheduler looks for the culprit
     ├── OutOfMemoryError        the batch did not fit; it is split, and later ones are smaller
     └── DeviceLostError         the device or the model fails for good; the process has to end
@@ -48,6 +49,10 @@ from model import headers
 
 class StartError(Exception):
     """The service cannot start; the message is one line that says what is wrong and what to do."""
+
+
+class BatchError(StartError):
+    """A data set cannot be classified, or not to its end; the message says what to do."""
 
 
 class EngineError(Exception):

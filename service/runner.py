@@ -1,7 +1,8 @@
 """Runs batches in threads, so that the event loop never waits for arrays.
 
 A thread and a buffer for each batch that is under way. With one lane that is one batch in the engine and one that is
-filled meanwhile; with several, each thread fills its batch and runs it.
+filled meanwhile; with several, each thread fills its batch and runs it. `B` images, `C` classes, `D` width of an
+embedding.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -37,6 +38,7 @@ class Run:
         share_s: of the engine's time: a second in which n batches were in it counts as 1/n.
         finished_s: on the clock.
         padded_patches: what the engine computed, with the padding of buckets; 0: unknown.
+        embeddings: float32 [B, D], if they were asked for.
     """
 
     rankings: Sequence[Ranking | None]
@@ -44,6 +46,7 @@ class Run:
     share_s: float
     finished_s: float
     padded_patches: int = 0
+    embeddings: NDArray[np.float32] | None = None
 
 
 class ArrayEngine(Protocol):
@@ -51,6 +54,15 @@ class ArrayEngine(Protocol):
 
     def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         """Logits, float32 [B, C]; on all cores if it is `alone`."""
+
+
+class EmbeddingEngine(ArrayEngine, Protocol):
+    """One that gives embeddings as well."""
+
+    def embed(
+        self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits, float32 [B, C], and embeddings, float32 [B, D]."""
 
 
 class Moment(NamedTuple):
@@ -118,6 +130,8 @@ class BatchRunner:
         memory: what they are written into; by default memory of the host, every batch in its own shape.
         lanes: batches in the engine at a time.
         room: shared with the runners of other models; by default there are none.
+        embedding: the same engine, if embeddings are wanted too.
+        polite: threads of several lanes let decoding and the event loop go before them.
     """
 
     def __init__(
@@ -127,8 +141,12 @@ class BatchRunner:
         memory: BatchMemory | None = None,
         lanes: int = 1,
         room: EngineRoom | None = None,
+        embedding: EmbeddingEngine | None = None,
+        *,
+        polite: bool = True,
     ) -> None:
         self._engine = engine
+        self._embedding = embedding
         self._memory = memory or BatchMemory()
         self._free: SimpleQueue[BatchBuffer] = SimpleQueue()
         for buffer in self._memory.buffers:
@@ -139,7 +157,7 @@ class BatchRunner:
         self._threads = ThreadPoolExecutor(
             len(self._memory.buffers),
             thread_name_prefix="engine",
-            initializer=_step_back if self._several else None,
+            initializer=_step_back if self._several and polite else None,
         )
 
     async def run(self, sequences: Sequence[PatchSequence], *, alone: bool = True) -> Run:
@@ -153,6 +171,10 @@ class BatchRunner:
             EngineError: if the engine fails.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, sequences, alone)
+
+    def submit(self, sequences: Sequence[PatchSequence], *, alone: bool = True) -> Future[Run]:
+        """As `run`, for callers without an event loop."""
+        return self._threads.submit(self._run, sequences, alone)
 
     def warm_up(self) -> None:
         """Run a blank batch of every shape that is slow at its first run, before the first real one.
@@ -195,7 +217,7 @@ class BatchRunner:
         with self._lanes:
             start = self._time.enter()
             try:
-                logits = self._engine.run(patches, grid, alone=alone)
+                logits, embeddings = self._infer(patches, grid, alone=alone)
             finally:
                 end = self._time.leave()
         return Run(
@@ -204,7 +226,15 @@ class BatchRunner:
             share_s=end.shared_s - start.shared_s,
             finished_s=end.now_s,
             padded_patches=images * length,
+            embeddings=embeddings if embeddings is None else embeddings[: len(sequences)],
         )
+
+    def _infer(
+        self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        if self._embedding is not None:
+            return self._embedding.embed(patches, grid, alone=alone)
+        return self._engine.run(patches, grid, alone=alone), None
 
 
 def _step_back() -> None:

@@ -245,8 +245,8 @@ async def test_logits_that_are_no_numbers_get_no_ranking_and_harm_no_batch_mate(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
-@pytest.mark.parametrize(("lanes", "behind"), [(1, False), (2, True)])
-async def test_lanes_let_decoding_go_first_and_a_single_run_does_not(lanes: int, behind: bool) -> None:
+@pytest.mark.parametrize(("lanes", "polite", "behind"), [(1, True, False), (2, True, True), (2, False, False)])
+async def test_lanes_let_decoding_go_first_and_a_single_run_does_not(lanes: int, polite: bool, behind: bool) -> None:
     niceness: list[int] = []
 
     class NotingEngine:
@@ -257,7 +257,7 @@ async def test_lanes_let_decoding_go_first_and_a_single_run_does_not(lanes: int,
             return one_hot(patches)
 
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    runner = BatchRunner(NotingEngine(), time.monotonic, lanes=lanes)
+    runner = BatchRunner(NotingEngine(), time.monotonic, lanes=lanes, polite=polite)
     await runner.run([sequence(1)])
     runner.close()
     assert niceness == [min(19, before + 10) if behind else before]

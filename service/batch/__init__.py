@@ -1,0 +1,1 @@
+"""`patchserve batch`: data sets of any size classified into one Parquet file. Needs the extra `batch`."""

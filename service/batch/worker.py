@@ -1,0 +1,130 @@
+"""One engine that classifies parts of an inventory and writes each down as soon as it is complete."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from model.golden import golden_patches
+from service.batch.classifier import Classifier, Row, RowEngine
+from service.batch.inventory import Inventory
+from service.batch.journal import disk_errors
+from service.batch.results import save_part, schema_of, table_of
+from service.predictions import MOST_RANKED
+from service.settings import Settings
+
+_TELL_EVERY = 32  # images
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of each image.
+
+    Attributes:
+        k: labels.
+        max_patches: a budget below the model's own.
+        embeddings: a column of them.
+    """
+
+    k: int = 5
+    max_patches: int | None = None
+    embeddings: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A part that is on the disk."""
+
+    part: int
+    images: int
+    errors: int
+
+
+Tell = Callable[[int, int], None]  # of images that were classified, and how many of them have an error
+
+
+def go_on() -> bool:
+    """Nobody has asked to stop."""
+    return False
+
+
+def ignore(images: int, errors: int) -> None:
+    """Nobody is told."""
+
+
+class PartWorker:
+    """Classifies parts.
+
+    Args:
+        engine: warm.
+        settings: limits of images and batches, decode threads.
+        wanted: of each image.
+        path_of: where a part is written.
+    """
+
+    def __init__(self, engine: RowEngine, settings: Settings, wanted: Wanted, path_of: Callable[[int], Path]) -> None:
+        self._labels = engine.model.manifest.labels
+        self._k = min(wanted.k, len(self._labels), MOST_RANKED)
+        self.schema = schema_of(_embedding_width(engine) if wanted.embeddings else None)
+        self._path_of = path_of
+        self._classifier = Classifier(engine, settings, max_patches=wanted.max_patches, embeddings=wanted.embeddings)
+
+    def run(
+        self,
+        inventory: Inventory,
+        parts: Sequence[int],
+        stopped: Callable[[], bool] = go_on,
+        tell: Tell = ignore,
+    ) -> Iterator[Finished]:
+        """Classify parts one after the other, without a pause between them.
+
+        Args:
+            inventory: that they are of.
+            parts: their numbers.
+            stopped: whether to begin no more.
+            tell: called now and then.
+
+        Raises:
+            BatchError: if the disk is full or the device fails for good.
+        """
+        begun: deque[int] = deque()
+        rows: list[Row] = []
+        for row in self._classifier.rows(inventory.entries(_noted(parts, begun, stopped))):
+            rows.append(row)
+            last = len(rows) == inventory.size(begun[0])
+            if last or len(rows) % _TELL_EVERY == 0:
+                told = rows[(len(rows) - 1) // _TELL_EVERY * _TELL_EVERY :]
+                tell(len(told), _errors(told))
+            if last:
+                yield self._finish(begun.popleft(), rows)
+                rows = []
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self._classifier.close()
+
+    def _finish(self, part: int, rows: list[Row]) -> Finished:
+        path = self._path_of(part)
+        with disk_errors(path.parent):
+            save_part(table_of(rows, self._labels, self._k, self.schema), path)
+        return Finished(part, len(rows), _errors(rows))
+
+
+def _noted(parts: Sequence[int], begun: deque[int], stopped: Callable[[], bool]) -> Iterator[int]:
+    for part in parts:
+        if stopped():
+            return
+        begun.append(part)
+        yield part
+
+
+def _errors(rows: list[Row]) -> int:
+    return sum(row.refusal is not None for row in rows)
+
+
+def _embedding_width(engine: RowEngine) -> int:
+    spec = engine.model.manifest.preprocessing
+    _, embedding = engine.embed(golden_patches(spec)[None], np.asarray([spec.native_grid], np.int64))
+    return int(embedding.shape[1])
