@@ -37,6 +37,10 @@ def batch(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, at the end.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished run away.")] = False,
     fail_on_error: Annotated[bool, typer.Option("--fail-on-error", help="Status 1 if any image has one.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="On a Ray cluster, or on a Ray of this machine's own.")] = False,
+    ray_actors: Annotated[int, typer.Option(min=1, help="Engines.")] = 1,
+    ray_cpus: Annotated[int, typer.Option(min=1, help="Cores of one engine.")] = 1,
+    ray_gpus: Annotated[float, typer.Option(min=0, help="GPUs of one engine.")] = 0,
 ) -> None:
     """Classify a data set into one Parquet file; killed and started again it goes on.
 
@@ -58,7 +62,12 @@ def batch(
     order = Order(inputs, output, wanted, column, part_images, overwrite=overwrite, restart=restart)
     started = time.monotonic()
     try:
-        summary = classify_data_set(order, settings)
+        if ray:
+            from service.batch.ray_data import Pool, classify_with_ray  # noqa: PLC0415
+
+            summary = classify_with_ray(order, settings, Pool(ray_actors, ray_cpus, ray_gpus))
+        else:
+            summary = classify_data_set(order, settings)
     except KeyboardInterrupt:
         print(_STOPPED, file=sys.stderr)  # noqa: T201
         raise typer.Exit(130) from None

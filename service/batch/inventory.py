@@ -3,7 +3,7 @@
     inputs.jsonl    a record per image, or per piece of a Parquet file, as [number of the input, ...]
     parts.bin       where each part begins in it, 8 bytes each
 
-A part is the unit of work and of resumption; any of them can be read without the others.
+A part is the unit of work, of resumption and, with Ray, of distribution; any of them can be read without the others.
 """
 
 import hashlib

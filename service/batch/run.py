@@ -1,4 +1,7 @@
-"""The order of work: model, inventory, the parts that are missing, one file."""
+"""The order of work: model, inventory, the parts that are missing, one file.
+
+Parts are classified by an engine of this process, or by those of a Ray cluster (`service.batch.ray_data`).
+"""
 
 import json
 from collections.abc import Callable, Iterator, Sequence

@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -191,6 +192,43 @@ def test_without_pyarrow_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     status, _, err = batch(tmp_path, "-o", output)
     assert (status, err) == (1, "patchserve: patchserve batch needs the extra batch: pip install 'patchserve[batch]'\n")
+
+
+def test_without_ray_the_extra_is_named(
+    batch: Run, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    status, _, err = batch(tmp_path, "-o", output, "--ray")
+    assert (status, err) == (1, "patchserve: --ray needs the extra cluster: pip install 'patchserve[cluster]'\n")
+
+
+def test_a_cluster_that_does_not_start_is_one_line(
+    batch: Run, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise Exception("The node timed out.\nLook into /tmp/ray.")  # noqa: TRY002 - as Ray does
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=fail))
+    monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
+    status, _, err = batch(write_folder(tmp_path / "photos", pictures(1)), "-o", output, "--ray")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "Ray does not start or answer (Look into /tmp/ray.): see RAY_ADDRESS" in err
+    assert not list(tmp_path.glob("results*"))
+
+
+def test_a_cluster_that_is_too_small_is_one_line(
+    batch: Run, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut: list[bool] = []
+    small = SimpleNamespace(
+        init=lambda **_: None, cluster_resources=lambda: {"CPU": 2.0}, shutdown=lambda: shut.append(True)
+    )
+    monkeypatch.setitem(sys.modules, "ray", small)
+    monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
+    folder = write_folder(tmp_path / "photos", pictures(1))
+    status, _, err = batch(folder, "-o", output, "--ray", "--ray-actors", "3")
+    assert (status, err.count("\n"), shut) == (1, 1, [True])
+    assert "the cluster has 2 cores and 0 GPUs, too few for 3 engines of 1 and 0: see --ray-actors" in err
 
 
 def test_serving_loads_neither_pyarrow_nor_ray() -> None:
