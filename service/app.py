@@ -173,9 +173,6 @@ def assemble_app(
     # One image a lane: with less an overload would leave a lane idle.
     busy_patches = settings.lanes(usable_cores()) * max(spec.max_patches for spec in specs)
     admission = Admission(settings, decoders.threads, backend.speed, backend.ledger, busy_patches=busy_patches)
-    metrics.watch("queue_patches", "Patches accepted and not yet answered", lambda: backend.ledger.all_queue_patches)
-    metrics.watch("upload_bytes", "Bytes of uploads in memory", lambda: backend.ledger.all_upload_bytes)
-    metrics.watch("resident_bytes", "Resident memory of all processes of the service", resident_bytes)
     lifecycle.require(decoders.able)
     pool = ThreadPoolExecutor(decoders.threads, thread_name_prefix="decode")
     pixels = PixelBudget(settings.max_pixels_in_flight)
@@ -203,7 +200,7 @@ def assemble_app(
     for name, versions in backend.versions.items():
         models.put(name, versions)
     reload = backend.connect(models)
-    metrics.watch("brown_out_level", "Steps of fewer patches an image", models.brown_out_level)
+    _watch(metrics, backend.ledger, models)
 
     def learn_wait(now_s: float) -> None:
         models.observe_wait(admission.engine_wait_s(), now_s)
@@ -242,12 +239,22 @@ def assemble_app(
     app.state.admission = admission
     app.state.door = AdmissionDoor(settings, admission, lifecycle, metrics, log, clock)
     install_handlers(app)
-    app.include_router(classify_router(classifier))
-    app.include_router(information_router(models, lifecycle, metrics))
-    app.include_router(admin_router(reload))
     inference = Inference(settings, models, admission, lifecycle, metrics, pool, clock)
-    app.include_router(inference_router(models, lifecycle, inference))
+    for router in (
+        classify_router(classifier),
+        information_router(models, lifecycle, metrics),
+        admin_router(reload),
+        inference_router(models, lifecycle, inference),
+    ):
+        app.include_router(router)
     return app
+
+
+def _watch(metrics: Metrics, ledger: Ledger, models: Models) -> None:
+    metrics.watch("queue_patches", "Patches accepted and not yet answered", lambda: ledger.all_queue_patches)
+    metrics.watch("upload_bytes", "Bytes of uploads in memory", lambda: ledger.all_upload_bytes)
+    metrics.watch("resident_bytes", "Resident memory of all processes of the service", resident_bytes)
+    metrics.watch("brown_out_level", "Steps of fewer patches an image", models.brown_out_level)
 
 
 class _Service(FastAPI):
