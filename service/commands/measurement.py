@@ -64,7 +64,6 @@ def bench(
     samples: list[Sample] = []
 
     with interruptible(lambda: f"{len(samples)} replies had come"), one_line():
-        print(f"patchserve: {plan}: {warm_up:g} s of warm-up and {seconds:g} s", file=sys.stderr)  # noqa: T201
         served = asyncio.run(_measure(client, plan, url, read_key(api_key_file), pictures, samples))
     figures = figures_of(samples, warm_up, plan.total_s)
     facts = _facts(url, plan, images or f"made-up JPEGs of {size}", served)
@@ -81,6 +80,7 @@ async def _measure(
     """Make the load; what the service serves."""
     from service.bench.plan import carry_out  # noqa: PLC0415 - it needs httpx
 
+    print(f"patchserve: {plan}: {plan.warm_up_s:g} s of warm-up and {plan.seconds:g} s", file=sys.stderr)  # noqa: T201
     async with client:
         served = await client.models()  # a wrong address or key is one line, not a run of failures
     await carry_out(plan, url, key, pictures, samples)

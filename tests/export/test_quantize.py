@@ -22,6 +22,24 @@ from model.vit import VisionTransformer, decode_variant
 LABELS = ("a", "b", "c")
 
 
+def products_saturate() -> bool:
+    """Whether integer products come out wrong for large values: without VNNI two of them meet in 16 bits."""
+    node = onnx.helper.make_node("MatMulInteger", ["a", "b"], ["c"])
+    shapes = {"a": (onnx.TensorProto.UINT8, [16, 64]), "c": (onnx.TensorProto.INT32, [16, 64])}
+    values = {name: onnx.helper.make_tensor_value_info(name, *shape) for name, shape in shapes.items()}
+    weight = onnx.numpy_helper.from_array(np.full((64, 64), 127, np.int8), "b")
+    graph = onnx.helper.make_graph([node], "product", [values["a"]], [values["c"]], [weight])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (product,) = session.run(None, {"a": np.full((16, 64), 255, np.uint8)})
+    return bool((product != 64 * 255 * 127).any())
+
+
+needs_exact_products = pytest.mark.skipif(
+    products_saturate(), reason="int8 products saturate on this processor (no VNNI), and the export refuses the model"
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint `m.safetensors`, and `images` of one folder a class."""
@@ -45,6 +63,7 @@ def export(monkeypatch: pytest.MonkeyPatch, folder: Path, output: Path, *options
         raise RuntimeError(str(stopped.value.code))
 
 
+@needs_exact_products
 @pytest.mark.parametrize("opset", ["24", "18"])
 def test_an_int8_artifact_keeps_the_contract(
     monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path, opset: str
