@@ -3,16 +3,16 @@
 from typing import Any
 
 from service.access import Gate
-from service.problems import problem
+from service.problems import inference_problem, problem, speaks_v2
 
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "an API key"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "the same key"},
 }
 _REFUSALS = {
-    "401": problem("`unauthorized`: no valid API key"),
-    "403": problem("`forbidden`: a key for something else"),
-    "429": problem("`rate_limited`: try again after `Retry-After` seconds"),
+    "401": "`unauthorized`: no valid API key",
+    "403": "`forbidden`: a key for something else",
+    "429": "`rate_limited`: try again after `Retry-After` seconds",
 }
 
 
@@ -28,7 +28,12 @@ def describe_keys(document: dict[str, Any], gate: Gate) -> None:
         for operation in operations.values():
             operation["security"] = _security(path, gate)
             if operation["security"]:
-                operation["responses"] = _REFUSALS | operation["responses"]
+                operation["responses"] = _refusals(path) | operation["responses"]
+
+
+def _refusals(path: str) -> dict[str, Any]:
+    words = inference_problem if speaks_v2(path) else problem
+    return {status: words(text) for status, text in _REFUSALS.items()}
 
 
 def _security(path: str, gate: Gate) -> list[dict[str, list[str]]]:

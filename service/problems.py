@@ -58,6 +58,14 @@ def problem(description: str) -> dict[str, Any]:
     return {"description": description, "content": {MEDIA_TYPE: {"schema": ProblemReply.model_json_schema()}}}
 
 
+def inference_problem(description: str) -> dict[str, Any]:
+    """The same under /v2."""
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": InferenceProblem.model_json_schema()}},
+    }
+
+
 def describe(error: RequestError) -> Problem:
     """The document without a request id, as it stands among the results of several uploads."""
     return Problem(title=error.title, status=error.status, code=error.code, detail=error.detail)
