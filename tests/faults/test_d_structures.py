@@ -35,6 +35,8 @@ from hostile_images import (
 
 from .live import MARKER, Live
 
+pytestmark = pytest.mark.faults_slow
+
 JPEG = encode(picture(), "JPEG")
 PROGRESSIVE = encode(picture(), "JPEG", progressive=True)
 
