@@ -7,12 +7,13 @@ KUBERNETES_VENV ?= .venv-kubernetes
 LOOPBACK_ONLY = unshare --net $(if $(filter 0,$(shell id -u)),,--map-root-user) sh -c 'ip link set lo up && exec "$$@"' sh
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help serve test faults fuzz check format lock audit docker-test cluster-test kubernetes-test clean
+.PHONY: help serve test faults fuzz long-test check format lock audit docker-test cluster-test kubernetes-test clean
 
 help:
 	@echo "make serve        set up everything and serve the bundled model on http://localhost:8000"
 	@echo "make test         set up everything; format, lint, types, import contracts, tests"
 	@echo "make faults       the catalogue of faults against a running service, with a report of what it cost"
+	@echo "make long-test    tests that take minutes: kills of data sets, planted faults, examples of pages"
 	@echo "make check        the same without the tests"
 	@echo "make format       format and mend what can be mended"
 	@echo "make docker-test  build the image and classify with the container; try Compose, proxy and alert rules"
@@ -51,6 +52,9 @@ test: check
 
 faults: $(VENV)/test-ready
 	$(BIN)/python -m pytest -m "" tests/faults
+
+long-test: $(VENV)/test-ready
+	$(BIN)/python -m pytest -m long
 
 format: $(VENV)/test-ready
 	$(BIN)/ruff format .

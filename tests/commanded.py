@@ -1,5 +1,6 @@
 """Commands of `patchserve` in this process and in one of their own."""
 
+import signal
 import subprocess
 from typing import Any
 
@@ -28,4 +29,10 @@ class Commands:
 def start(*arguments: object, **variables: str) -> "subprocess.Popen[str]":
     """Run a command in a process of its own."""
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], env=environment(**variables), **pipes)
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        env=environment(**variables),
+        # A background job of a shell would ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
+        **pipes,
+    )

@@ -118,6 +118,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_artifact(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["none", "lose"])
 def test_a_service_that_loses_requests_is_told_by_a_drain(artifact: Path, fault: str) -> None:
     requests = [request_of(image, "localhost", "/classify?timeout_ms=5000") for image in make_jpegs(64, 64)]
@@ -133,6 +134,7 @@ def soaked(artifact: Path, fault: str) -> tuple[Counter[str], list[tuple[float, 
         return asyncio.run(soak(served, _RATE, 6, None, interval_s=0.25))
 
 
+@pytest.mark.long
 def test_a_healthy_service_gets_through_the_soak(artifact: Path) -> None:
     seen, samples = soaked(artifact, "none")
     assert seen["200"] > 100
@@ -140,16 +142,19 @@ def test_a_healthy_service_gets_through_the_soak(artifact: Path) -> None:
     assert not leaks(*growth(samples), _LEAK_MB_PER_HOUR / 3)  # it may still be warming up
 
 
+@pytest.mark.long
 def test_a_service_that_swaps_names_is_told_by_the_soak(artifact: Path) -> None:
     seen, _ = soaked(artifact, "swap")
     assert seen["wrong"] > 0
 
 
+@pytest.mark.long
 def test_a_service_that_loses_requests_is_told_by_the_soak(artifact: Path) -> None:
     seen, _ = soaked(artifact, "lose")
     assert seen["0"] > 0
 
 
+@pytest.mark.long
 def test_a_service_that_leaks_is_told_by_the_soak(artifact: Path) -> None:
     seen, samples = soaked(artifact, "leak")
     assert (seen["wrong"], seen["0"]) == (0, 0)

@@ -55,7 +55,9 @@ def line(name: str, role: str, key: str) -> str:
 KEYS = f"{line('shop', 'user', 'key')},{line('boss', 'admin', 'admin key')}"
 
 
-@pytest.mark.parametrize("anonymous", [False, True], ids=["keys", "keys for admins"])
+@pytest.mark.parametrize(
+    "anonymous", [pytest.param(False, id="keys"), pytest.param(True, id="keys for admins", marks=pytest.mark.long)]
+)
 def test_the_document_is_kept_behind_keys(artifact: Path, anonymous: bool) -> None:
     """One of its checks asks again without the key, and with a wrong one: neither may do what the document forbids."""
     with served(artifact, api_keys=KEYS, variables={"PATCHSERVE_ALLOW_ANONYMOUS": str(anonymous).lower()}) as service:

@@ -19,6 +19,8 @@ IMAGES = 3000
 PART = 32
 PARTS = -(-IMAGES // PART)
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
