@@ -185,13 +185,6 @@ class _Connection(asyncio.Protocol):
         self._pool.answered(self, answer, body)
 
 
-def poisson(rate: float, seconds: float, draw: np.random.Generator) -> list[float]:
-    """Times of independent arrivals, seconds from the start."""
-    gaps = draw.exponential(1 / rate, round(rate * seconds * 1.5) + 50)
-    times = np.cumsum(gaps)
-    return [float(each) for each in times[times < seconds]]
-
-
 def constant(rate: float, seconds: float) -> list[float]:
     """Times at equal distances, seconds from the start."""
     return [number / rate for number in range(round(rate * seconds))]

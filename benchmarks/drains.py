@@ -18,14 +18,14 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 import uvloop
 
-from benchmarks.arrivals import LOST, Answers, Pool, poisson, send_at
+from benchmarks.arrivals import LOST, Answers, Pool, send_at
 from benchmarks.images import make_jpegs
 from benchmarks.load import closed_loop, request_of
 from benchmarks.served import Served, artifact, serve
+from service.bench.arrivals import poisson_arrivals
 
 _BEFORE_S = 1.5  # of load, to the signal
 _AFTER_S = 0.3  # of the drain delay of 0.5 s
@@ -35,7 +35,7 @@ async def drain(served: Served, rate: float, requests: list[bytes], seed: int) -
     """One drain: what became of the requests."""
     answers = Answers()
     pool = Pool(served.host, served.port, answers)
-    times = poisson(rate, _BEFORE_S + _AFTER_S, np.random.default_rng(seed))
+    times = poisson_arrivals(rate, _BEFORE_S + _AFTER_S, seed)
     asyncio.get_running_loop().call_later(_BEFORE_S, os.kill, served.pid, signal.SIGTERM)
     await send_at(pool, times, requests)
     await pool.settle(15.0)

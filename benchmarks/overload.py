@@ -27,10 +27,11 @@ import numpy as np
 import typer
 import uvloop
 
-from benchmarks.arrivals import LOST, Answers, Pool, constant, poisson, send_at
+from benchmarks.arrivals import LOST, Answers, Pool, constant, send_at
 from benchmarks.images import make_jpegs
 from benchmarks.load import closed_loop, request_of
 from benchmarks.served import Served, artifact, serve
+from service.bench.arrivals import poisson_arrivals
 
 _PROBES = ("/livez", "/readyz", "/metrics")
 _PROBES_PER_S = 20.0
@@ -93,7 +94,7 @@ async def stretch(
     heads = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in _PROBES]
     own_s, began = time.process_time(), time.perf_counter()
     probing = asyncio.create_task(send_at(prober, constant(_PROBES_PER_S, seconds), heads))
-    started_s = await send_at(pool, poisson(rate, seconds, np.random.default_rng(int(load * 10))), requests)
+    started_s = await send_at(pool, poisson_arrivals(rate, seconds, seed=int(load * 10)), requests)
     own_cores = (time.process_time() - own_s) / (time.perf_counter() - began)
     await probing
     if settle:
