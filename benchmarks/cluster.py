@@ -10,9 +10,7 @@ ones cost processor time as well: Ray's processes poll. Client and replicas shar
 
 import asyncio
 import os
-import re
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,9 +21,8 @@ import typer
 
 from benchmarks.images import make_jpegs
 from benchmarks.load import closed_loop, request_of
-from benchmarks.served import service
+from benchmarks.served import listening, service
 
-_READY = re.compile(r"patchserve listens on http://([^:]+):(\d+)")
 _ALONE = ["--engine-threads", "1", "--engine-lanes", "1", "--decode-threads", "1", "--http-workers", "1"]
 _COMMON = ["--log-level", "error", "--default-timeout-ms", "20000"]
 Address = tuple[str, int]
@@ -37,17 +34,8 @@ def on_ray(model: Path | None, port: int, option: str) -> Iterator[Address]:
     program = str(Path(sys.executable).with_name("patchserve"))
     command = [program, "cluster", "serve", *([str(model)] if model else []), "--port", str(port), "--no-brown-out"]
     command += ["--min-replicas", "2", "--max-replicas", "2", option, *_COMMON]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        for line in process.stdout or ():
-            if found := _READY.search(line):
-                break
-        else:
-            raise SystemExit("the cluster did not start")
-        try:
-            yield found[1], int(found[2])
-        finally:
-            process.terminate()
-            process.communicate(timeout=120)
+    with listening(command, end_s=120) as served:
+        yield served.host, served.port
 
 
 async def requests_per_s(addresses: Sequence[Address], files: list[bytes], connections: int, seconds: float) -> float:

@@ -57,6 +57,13 @@ def serve(model: Path | None, options: list[str], program: Sequence[str] = ()) -
     """`patchserve serve`, or another program that takes the same arguments, in processes of its own, ready."""
     program = program or [str(Path(sys.executable).with_name("patchserve")), "serve"]
     command = [*program, *([str(model)] if model else []), "--port", "0", "--no-brown-out", *options]
+    with listening(command) as served:
+        yield served
+
+
+@contextmanager
+def listening(command: Sequence[str], end_s: float = 30) -> Iterator[Served]:
+    """A command that says where patchserve listens, from then until it has ended, which may take `end_s` seconds."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         for line in process.stdout or ():
             if found := _READY.search(line):
@@ -67,7 +74,7 @@ def serve(model: Path | None, options: list[str], program: Sequence[str] = ()) -
             yield Served(found[1], int(found[2]), process.pid)
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=end_s)
 
 
 @contextmanager
