@@ -1,8 +1,7 @@
-"""Small data sets in every form that `patchserve batch` reads, and the command itself."""
+"""Small data sets in every form that `patchserve batch` reads."""
 
 import io
 import json
-import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from served_process import COMMAND, environment
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}
 FACTS = ("label", "patches", "grid", "width", "height", "format", "error")
@@ -72,11 +70,3 @@ def read_facts(path: Path) -> dict[str, Any]:
     """What a result says of itself."""
     facts: dict[str, Any] = json.loads(pq.read_metadata(path).metadata[b"patchserve"])
     return facts
-
-
-def start_batch(*arguments: str | Path, **changes: Any) -> "subprocess.Popen[str]":
-    """The command as a process of its own."""
-    command = [*COMMAND, "batch", *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), **changes
-    )

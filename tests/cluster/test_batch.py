@@ -5,14 +5,15 @@ import time
 from pathlib import Path
 
 import pytest
-from data_sets import pictures, read_facts, read_rows, start_batch, write_folder, write_parquet, write_tar
+from commanded import start
+from data_sets import pictures, read_facts, read_rows, write_folder, write_parquet, write_tar
 from tiny_artifact import write_artifact
 
 pytestmark = pytest.mark.cluster
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:
-    with start_batch(*arguments) as process:
+    with start("batch", *arguments) as process:
         _, err = process.communicate()
     return process.returncode, err
 
@@ -41,7 +42,7 @@ def test_a_cluster_goes_on_where_a_killed_run_ended(tmp_path: Path, artifact: Pa
     folder = write_folder(tmp_path / "photos", pictures(2000))
     common = [folder, "--model", artifact, "--part-images", "20", "-o", tmp_path / "results.parquet"]
     parts = tmp_path / "results.parquet.partial"
-    with start_batch(*common) as process:
+    with start("batch", *common) as process:
         while len(list(parts.glob("part-*.parquet"))) < 3:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from data_sets import FACTS, pictures, read_rows, start_batch, write_folder
+from commanded import start
+from data_sets import FACTS, pictures, read_rows, write_folder
 from tiny_artifact import renamed, write_artifact
 
 from service.batch import worker
@@ -35,7 +36,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def begun(artifact: Path, many: Path, output: Path) -> Iterator["subprocess.Popen[str]"]:
     """A run that has finished a few of its parts and not all."""
-    process = start_batch(many, "-o", output, "--model", artifact, "--part-images", str(PART))
+    process = start("batch", many, "-o", output, "--model", artifact, "--part-images", str(PART))
     with process:
         while len(finished(output)) < 3:
             assert process.poll() is None, process.stderr and process.stderr.read()
