@@ -170,9 +170,9 @@ class BoundedProtocol(HttpToolsProtocol):
             reply = self._door.refusal(cycle.scope)  # type: ignore[arg-type]
             if reply is not None:
                 self.transport.write(reply)
+                cycle.scope["state"]["problem"] = Overloaded.code
                 cycle.response_started = cycle.response_complete = True
                 self.on_response_complete()
-                self._rest()
                 return
         super()._start_asgi_task(cycle, app)
 
