@@ -28,15 +28,15 @@ from service.keys import Key, Role, find_key, read_keys
 from service.metrics import Metrics
 from service.problems import refuse
 from service.settings import AccessSettings
-from service.tracking import remember
+from service.tracking import PROBES, remember
 
 if TYPE_CHECKING:
     from service.rates import Rates
 
 ADMIN_ROUTES = ("/models/{name}/reload", "/models/reload")
 
-_OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _METRICS_PATH = "/metrics"
+_OPEN_PATHS = (PROBES | {"/", "/docs", "/openapi.json"}) - {_METRICS_PATH}
 _NAMED_PATHS = frozenset({"/classify", "/models", _METRICS_PATH})  # what a refusal may be counted under
 _PREFLIGHT_S = 600
 _LENGTH_HEADER = "Inference-Header-Content-Length"  # of the Open Inference Protocol
