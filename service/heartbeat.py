@@ -38,12 +38,12 @@ class Heartbeat:
         self._metrics = metrics
         self._log = log
         self._listeners = listeners
-        self._last_s = clock()
+        self._last_s = float("inf")  # opening a model may take long: before the first beat nothing is late
         self._ended = threading.Event()
 
     @property
     def in_time(self) -> bool:
-        """Whether the loop has turned within the last two seconds."""
+        """Whether the loop has turned within the last two seconds, or has not begun to beat."""
         return self._clock() - self._last_s <= _STALLED_S
 
     async def beat(self) -> None:

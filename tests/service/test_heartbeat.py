@@ -42,6 +42,18 @@ async def test_listeners_are_told_the_time() -> None:
     assert set(told) == {7.0}
 
 
+async def test_who_has_not_begun_is_not_late() -> None:
+    now_s = 0.0
+    heartbeat = Heartbeat(lambda: now_s, Metrics(), Recorder())  # type: ignore[arg-type]
+    now_s = 60.0
+    assert heartbeat.in_time, "a model that takes a minute to open"
+    beating = asyncio.create_task(heartbeat.beat())
+    await asyncio.sleep(0)
+    now_s = 120.0
+    assert not heartbeat.in_time
+    beating.cancel()
+
+
 async def test_a_loop_that_does_not_turn_is_seen_counted_and_described_while_it_lasts() -> None:
     metrics, log = Metrics(), Recorder()
     heartbeat = Heartbeat(time.monotonic, metrics, log)  # type: ignore[arg-type]
