@@ -49,10 +49,10 @@ class Job:
         grid: (rows, columns), known from the header.
         degraded: it would have had more patches under less load.
         decode_cost: see `service.admission.decode_cost`; known from the header.
-        decoding: in a decode thread; leaves `sequence`, `decode_s` and `preprocess_s`.
+        decoding: in a decode thread or, if quick, in the loop; leaves `sequence`, `decode_s` and `preprocess_s`.
         inferring: in the queue or in the engine.
-        decode_s: in the decode thread, from the file to RGB.
-        preprocess_s: after that in the same thread, resizing and cutting into patches.
+        decode_s: from the file to RGB.
+        preprocess_s: after that, resizing and cutting into patches.
     """
 
     data: bytes = b""
@@ -75,7 +75,7 @@ class PipelineObserver(Protocol):
     """Told about decoding."""
 
     def decode_started(self) -> None:
-        """A decode thread took an image; called in that thread."""
+        """Decoding of an image began; called in the thread that decodes."""
 
     def decode_ended(self) -> None:
         """It is done with it; called in that thread."""
@@ -122,7 +122,7 @@ class Pipeline:
         admission: the gate.
         queue: in front of the engine.
         memory: where patches are written for the engine.
-        pool: the decode threads.
+        pool: the decode threads, for all but quick images.
         pixels: what they may hold together.
         decoder: what they call.
         clock: monotonic, seconds.
@@ -210,12 +210,25 @@ class Pipeline:
         ended: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(max(0.0, wanted.deadline_s - self._clock()), _end, ended)
         try:
-            self._start_decoding(jobs, wanted, ended)
+            if len(jobs) == 1 and (header := jobs[0].header) and self._decoder.quick(jobs[0].data, header):
+                self._decode_here(jobs[0], header, wanted)
+                self._start_inference(jobs, wanted, ended)
+            else:
+                self._start_decoding(jobs, wanted, ended)
             await ended
         finally:
             timer.cancel()
             for job in jobs:
                 self._settle(job)
+
+    def _decode_here(self, job: Job, header: ImageHeader, wanted: Wanted) -> None:
+        """In the loop, without a share of the pixels: to wait for a thread or a share costs more than the work."""
+        job.decoding = Future()
+        try:
+            self._decode_now(job, header, wanted)
+            job.decoding.set_result(None)
+        except Exception as error:  # noqa: BLE001 - as from a pool: whoever wants the result gets it
+            job.decoding.set_exception(error)
 
     def _start_decoding(self, jobs: list[Job], wanted: Wanted, ended: asyncio.Future[None]) -> None:
         loop, left = asyncio.get_running_loop(), len(jobs)

@@ -154,6 +154,10 @@ class ProcessDecoder:
                 worker.process.wait(_BURY_TIMEOUT_S)
         self._bury_free()
 
+    def quick(self, data: bytes, header: ImageHeader) -> bool:
+        """Never: whoever calls waits for a worker."""
+        return False
+
     def able(self) -> bool:
         """Whether there is a worker, or will be in a moment."""
         return self._failed_starts == 0 or self._ready > 0

@@ -13,6 +13,9 @@ from model.headers import ImageHeader, ImageLimits
 from model.manifest import Preprocessing
 from model.preprocess import PatchSequence, cut, decode_for_grid, preprocess
 
+_QUICK_PIXELS = 100_000  # about half a millisecond, which handing an image to another thread and back costs too
+_QUICK_BYTES = 1 << 17
+
 Place = Callable[[], NDArray[np.uint8]]  # uint8 [N, P*P*C], asked for when the patches are about to be written
 
 
@@ -25,7 +28,7 @@ class Decoded(NamedTuple):
 
 
 class Decoder(Protocol):
-    """What the pipeline calls in its decode threads."""
+    """What the pipeline calls, in its decode threads but for quick images."""
 
     def decode(
         self, data: bytes, header: ImageHeader, grid: tuple[int, int], place: Place, deadline_s: float
@@ -37,11 +40,23 @@ class Decoder(Protocol):
             DeadlineExceeded: if its turn did not come before `deadline_s`, on the monotonic clock.
         """
 
+    def quick(self, data: bytes, header: ImageHeader) -> bool:
+        """Whether an image is decoded sooner than another thread has taken it, so that the event loop may do it."""
+
     def able(self) -> bool:
         """Whether the next image can be decoded."""
 
     def close(self) -> None:
         """Let go of everything, whatever still runs."""
+
+
+def is_quick(data: bytes, header: ImageHeader) -> bool:
+    """Whether decoding in this process takes no longer than about half a millisecond, whatever the file holds.
+
+    Only a JPEG of one scan is bounded by its size so well: others have passes, profiles and texts that cost more.
+    """
+    small = header.width * header.height <= _QUICK_PIXELS and len(data) <= _QUICK_BYTES
+    return small and header.format == "JPEG" and not header.buffered
 
 
 def decode_and_cut(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from model.headers import ImageHeader
 from model.manifest import Preprocessing
-from service.decoding.steps import Decoded, Place, decode_and_cut
+from service.decoding.steps import Decoded, Place, decode_and_cut, is_quick
 
 _HUNG_AFTER = 10.0  # times the timeout: a busy machine is no hung decoder
 _LOOK_EVERY_S = 1.0
@@ -57,6 +57,10 @@ class ThreadDecoder:
             return self._decode(data, header, self._spec, grid, place, exact=self._exact)
         finally:
             del self._started_s[thread]
+
+    def quick(self, data: bytes, header: ImageHeader) -> bool:
+        """As `service.decoding.steps.is_quick`."""
+        return is_quick(data, header)
 
     def hung(self) -> int:
         """Threads that have been with one image for ten times the timeout."""

@@ -1,6 +1,7 @@
 """Requests while decoders crash, hang or are killed."""
 
 import asyncio
+import functools
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ import served_process
 from faulty_decoder import command
 from served_process import ServedProcess, served, statuses
 
+from model.headers import InvalidImage
 from service.decoding import opening, processes
 from service.decoding.steps import decode_and_cut
 from service.decoding.threads import ThreadDecoder
@@ -140,6 +142,36 @@ async def test_a_hung_thread_holds_nobody_and_the_loss_of_all_is_shown(
             while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - a probe tells nobody
                 await asyncio.sleep(0.01)
         assert (await classify(client, RED)).status_code == 200
+
+
+async def test_the_loop_decodes_a_quick_image_itself_and_threads_everything_else(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, places = threading.get_ident(), []
+
+    def decode(data: bytes, *rest: Any, **how: Any) -> Any:
+        places.append(threading.get_ident())
+        if data == cut_off:
+            raise InvalidImage("cut off")
+        return decode_and_cut(data, *rest, **how)
+
+    quick = picture(kind="JPEG")
+    cut_off = picture((1, 2, 3), kind="JPEG")
+
+    class Recording(ThreadDecoder):
+        __init__ = functools.partialmethod(ThreadDecoder.__init__, decode=decode)  # type: ignore[assignment]
+
+    monkeypatch.setattr(opening, "ThreadDecoder", Recording)
+    async with serving(max_pixels_in_flight=1) as client:
+        assert (await classify(client, quick)).status_code == 200
+        assert problem(await classify(client, cut_off)) == (422, "invalid_image")
+        assert places == [here, here], "and without a share of the pixels, which the loop could not wait for"
+        assert (await classify(client, RED)).status_code == 200
+        assert (await classify(client, quick, quick)).status_code == 200
+        seen = await metrics(client)
+    assert len(places) == 5
+    assert here not in places[2:]
+    assert seen["decode_inflight",] == 0
 
 
 # --- a live server --------------------------------------------------------------------------------------------------

@@ -110,6 +110,7 @@ def test_the_patches_are_those_of_the_one_path() -> None:
                 expected.height,
                 expected.format,
             )
+        assert not each.decoder.quick(file.getvalue(), read_header(file.getvalue(), ImageLimits()))
         assert each.observer.lost == []
 
 
