@@ -97,13 +97,14 @@ _EMPTY = Server(
     best_class=lambda _: _CLASSES - 1,
 )
 _OURS = replace(SERVERS[OURS], command=(*SERVERS[OURS].command, "--engine-lanes", "1"))
+_BATCH_PATCHES = 2048  # as patchserve with one lane
 _PEERS = ("fastapi", "mosec", "litserve", "bentoml", "ray")
 _CANDIDATES: Mapping[str, Server] = {
     "empty": _EMPTY,
     "patchserve": replace(_OURS, form="multipart"),
     "patchserve-raw": _OURS,
     "patchserve-process": replace(_OURS, command=(*_OURS.command, "--decode-isolation", "process"), form="multipart"),
-    **{name: SERVERS[name] for name in _PEERS},
+    **{name: replace(SERVERS[name], batch_patches=_BATCH_PATCHES) for name in _PEERS},
 }
 
 
@@ -117,7 +118,7 @@ def command(
 ) -> None:
     """CPU-milliseconds per request, requests per second and latency, medians of interleaved turns."""
     images = make_jpegs(224, 224)
-    task = Task(images, [_CLASSES - 1] * len(images), max_batch=10)
+    task = Task(images, [_CLASSES - 1] * len(images), patches=196)
     counts = connections or [1, 8, 32]
     turns: dict[tuple[str, int], list[Result]] = {}
     processes.adopt_orphans()

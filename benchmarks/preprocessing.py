@@ -81,7 +81,7 @@ def cases() -> Iterator[Case]:
     for name, config in TIMM.items():
         transform = data.create_transform(**data.resolve_data_config({}, pretrained_cfg=config))
         pixels = from_timm(config)
-        yield Case("timm", name, lambda image, run=transform: run(image).numpy(), pixels, _patches(pixels.side, 16))
+        yield Case("timm", name, _in_numpy(transform), pixels, _patches(pixels.side, 16))
     for name, (document, side, patch) in DOCUMENTS.items():
         run = _processor(document)
         yield Case("transformers", name, run, from_transformers(document), _patches(side, patch))
@@ -89,13 +89,11 @@ def cases() -> Iterator[Case]:
     for (architecture, weights), pixels in TORCHVISION.items():
         transform = models.get_model_weights(architecture)[weights].transforms()
         spec = _patches(pixels.side, int(architecture[-2:]))
-        yield Case(
-            "torchvision",
-            f"{architecture} {weights}",
-            lambda image, run=transform: run(image).numpy(),
-            pixels,
-            spec,
-        )
+        yield Case("torchvision", f"{architecture} {weights}", _in_numpy(transform), pixels, spec)
+
+
+def _in_numpy(run: Callable[[Image.Image], torch.Tensor]) -> Transform:
+    return lambda image: run(image).numpy()
 
 
 def _processor(document: dict[str, Any]) -> Transform:
@@ -153,7 +151,8 @@ def _difference(ours: PatchSequence, expected: NDArray[np.uint8], model: VisionT
 
 @torch.inference_mode()
 def _logits(model: VisionTransformer, patches: NDArray[np.uint8], grid: tuple[int, int]) -> torch.Tensor:
-    return model(torch.from_numpy(patches[None]), torch.tensor([grid]))[0][0]
+    logits: torch.Tensor = model(torch.from_numpy(patches[None]), torch.tensor([grid]))[0]
+    return logits[0]
 
 
 def _model(case: Case) -> VisionTransformer:
