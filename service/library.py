@@ -117,22 +117,28 @@ class Library(Generic[OpenedT]):
         """Every name, and its versions with the newest first."""
         return {name: tuple(each.opened for each in held) for name, held in self._held.items()}
 
-    def reload(self, name: str | None) -> list[Change[OpenedT]]:
+    def reload(self, name: str | None) -> Iterator[Change[OpenedT]]:
         """Look at the files again, for this name or for all names, and open what is new.
+
+        Yields:
+            One name after the other, so that what was opened is in use before anything can go wrong with the next.
 
         Raises:
             KeyError: if there is no such model.
         """
         if name is not None and name not in self._held:
             raise KeyError(name)
+        names = list(self._held) if name is None else [name]
         try:
             found = [_look(path) for path in self._paths()]
         except StartError as error:  # the folder is gone or empty
-            return [Change(each, "refused", reason=str(error)) for each in ([name] if name else self._held)]
-        if name is not None:
-            return [self._reload(name, found)]
-        names = dict.fromkeys([*self._held, *(file.name for file in found if file.name is not None)])
-        return [*(self._reload(each, found) for each in names), *self._strangers(found)]
+            yield from (Change(each, "refused", reason=str(error)) for each in names)
+            return
+        if name is None:
+            names = list(dict.fromkeys([*names, *(file.name for file in found if file.name is not None)]))
+        yield from (self._reload(each, found) for each in names)
+        if name is None:
+            yield from self._strangers(found)
 
     def _paths(self) -> list[Path]:
         """The files, in the order of their names.
@@ -163,9 +169,11 @@ class Library(Generic[OpenedT]):
         try:
             kept = {each.model.digest: each.opened for each in held}
             current = _newest_first([_Held(file.path, self._keep_or_open(file, kept, opened)) for file in files])
-        except StartError as error:
+        except Exception as error:
             for each in opened:
                 each.discard()
+            if not isinstance(error, StartError):
+                raise
             return Change(name, "refused", before, before, str(error))
         self._held[name] = current
         after = tuple(each.opened for each in current)

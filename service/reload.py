@@ -1,7 +1,7 @@
 """Loading models again while they are served: for `POST /models/{name}/reload` and for SIGHUP."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -73,7 +73,12 @@ class Reloading(Generic[OpenedT]):
 
     def soon(self) -> None:
         """Begin to load everything again; for the handler of a signal."""
-        self._start(None)
+        self._start(None).add_done_callback(self._tell_failure)
+
+    def _tell_failure(self, task: "asyncio.Task[list[Reloaded]]") -> None:
+        """A signal has nobody who waits for its outcome."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("model_reload_failed", exc_info=error)
 
     def _start(self, name: str | None) -> "asyncio.Task[list[Reloaded]]":
         task = asyncio.get_running_loop().create_task(self._reload(name))
@@ -83,16 +88,21 @@ class Reloading(Generic[OpenedT]):
 
     async def _reload(self, name: str | None) -> list[Reloaded]:
         async with self._lock:
-            loop = asyncio.get_running_loop()
-            try:
-                changes = await loop.run_in_executor(self._thread, self._library.reload, name)
-            except KeyError:
-                raise NotFound from None
-            for change in changes:
+            done = []
+            async for change in self._changes(name):
                 if change.outcome in {"added", "reloaded"}:
                     await self._switch(change)
                 self._record(change)
-            return [Reloaded(each.name, each.outcome, newest(each.before), newest(each.after)) for each in changes]
+                done.append(Reloaded(change.name, change.outcome, newest(change.before), newest(change.after)))
+            return done
+
+    async def _changes(self, name: str | None) -> AsyncIterator[Change[OpenedT]]:
+        loop, changes = asyncio.get_running_loop(), self._library.reload(name)
+        try:
+            while (change := await loop.run_in_executor(self._thread, next, changes, None)) is not None:
+                yield change
+        except KeyError:
+            raise NotFound from None
 
     def _record(self, change: Change[OpenedT]) -> None:
         self._metrics.reloads.labels(change.outcome).inc()

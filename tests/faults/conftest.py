@@ -1,48 +1,16 @@
-"""The catalogue of faults against one running service: after each, the invariants; at the end, what it cost."""
+"""The catalogue of faults against one running service: after each, the invariants and what it cost."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from fault_costs import note_cost
 from tiny_artifact import write_artifact
 
 from .live import PATCHES, Live, live_service, replace_text, slow_command
 
 QUEUED = 10  # images that `slow` holds
-
-_CLASSES = {
-    "A": "HTTP framing",
-    "B": "multipart",
-    "C": "parameters",
-    "D": "image decode",
-    "E": "slow and vanishing clients",
-    "F": "overload",
-    "G": "lifecycle",
-    "H": "model files",
-    "I": "runtime",
-}
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one case cost the service."""
-
-    row: str
-    case: str
-    requests: int
-    server_errors: int
-    cpu_s: float
-    memory_mb: float
-
-
-_COSTS = pytest.StashKey[list[Cost]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_COSTS] = []
 
 
 @pytest.fixture(scope="session")
@@ -126,42 +94,3 @@ def watched(live: Live, request: pytest.FixtureRequest) -> Iterator[Live]:
     note_cost(request, requests, errors, cpu_s, peak_mb)
     live.check(before, memory_mb)
     assert errors == 0, "no 5xx for anything that a client can send"
-
-
-def note_cost(
-    request: pytest.FixtureRequest, requests: int, errors: int, cpu_s: float = 0.0, memory_mb: float = 0.0
-) -> None:
-    """Remember what a case cost, for the report."""
-    name = request.node.name
-    row = re.search(r"(?:^test_|\[|-)([a-i][0-9]+)", name, re.IGNORECASE)
-    assert row, f"the name of a case begins with its row, unlike {name}"
-    request.config.stash[_COSTS].append(Cost(row[1].upper(), name, requests, errors, cpu_s, memory_mb))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Cases, 5xx, and for each class the most that one request bought."""
-    costs = config.stash[_COSTS]
-    if not costs:
-        return
-    write = terminalreporter.write_line
-    terminalreporter.section("faults")
-    write(
-        f"{len(costs)} cases of {len({each.row for each in costs})} rows, "
-        f"{sum(each.requests for each in costs)} requests, {sum(each.server_errors for each in costs)} with a 5xx"
-    )
-    write("")
-    write(f"{'class':<30}{'cases':>6}{'CPU s':>8}  {'by':<8}{'MB':>6}  by")
-    for letter, words in _CLASSES.items():
-        mine = [each for each in costs if each.row[0] == letter]
-        single = [each for each in mine if each.requests == 1]
-        if not single:
-            write(f"{letter} {words:<28}{len(mine):>6}")
-            continue
-        slowest = max(single, key=lambda each: each.cpu_s)
-        largest = max(single, key=lambda each: each.memory_mb)
-        write(
-            f"{letter} {words:<28}{len(mine):>6}{slowest.cpu_s:>8.2f}  {slowest.row:<8}{largest.memory_mb:>6.0f}  "
-            f"{largest.row}"
-        )
-    write("")
-    write("CPU s, MB: the most CPU time and the highest growth of memory that one request bought.")

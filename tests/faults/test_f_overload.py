@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fault_costs import note_cost
 from served_process import statuses
 
 from benchmarks.arrivals import Answers, Pool, constant, send_at
 
-from .conftest import QUEUED, note_cost
+from .conftest import QUEUED
 from .live import CLOSE, GET, PATCHES, PATIENT, RAW, RED, Live, live_service, replies_of
 from .test_d_images import large_png
 

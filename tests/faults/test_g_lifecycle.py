@@ -4,9 +4,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from fault_costs import note_cost
 from served_process import Conversation
 
-from .conftest import note_cost
 from .live import HEAD, RED, Live, live_service, replies_of, slow_command
 
 pytestmark = [pytest.mark.faults_slow, pytest.mark.parametrize("http_workers", [1, 2])]

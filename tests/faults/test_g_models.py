@@ -8,11 +8,10 @@ from pathlib import Path
 
 import onnx
 import pytest
+from fault_costs import note_cost
 from onnx import TensorProto
 from served_process import COMMAND, environment
 from tiny_artifact import write_artifact
-
-from .conftest import note_cost
 
 
 def external(path: Path, location: str) -> None:
