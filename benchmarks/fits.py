@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import theilslopes
 
 
 def slope(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
@@ -19,6 +20,18 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
     residual = y - y.mean() - steepness * x
     freedom = len(xs) - 2
     return steepness, float(np.sqrt(residual @ residual / freedom / (x @ x))) if freedom else 0.0
+
+
+def robust_slope(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
+    """Theil and Sen: the median slope of all pairs, and the lower end of its 95 % interval; short steps weigh little.
+
+    Raises:
+        ValueError: for fewer than two different x.
+    """
+    if len(set(xs)) < 2:
+        raise ValueError("a line needs two different x")
+    fit = theilslopes(ys, xs, 0.95)
+    return float(fit.slope), float(fit.low_slope)
 
 
 def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:

@@ -5,8 +5,9 @@
 Good images (eight JPEGs, raw bodies) must get the prediction that each got at the start; hostile ones
 (`tests/hostile_images.py`) the `code` of the catalogue. Broken multipart must get `bad_multipart`. Clients that vanish
 in the middle of a body get nothing. Every ten seconds the memory of all processes of the service is appended to
-`--results`. The slope is that of the time after the first quarter; it counts as a leak when it is over
-`--max-mb-per-hour` by more than two standard errors. Status 1: a 5xx, a wrong or missing reply, or a leak.
+`--results`. The slope is that of the time after the first quarter, by Theil and Sen: the allocator takes and gives back
+megabytes at a time, and a least-squares line takes such a step for growth. It counts as a leak when the lower end of
+its 95 % interval is over `--max-mb-per-hour`. Status 1: a 5xx, a wrong or missing reply, or a leak.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ import typer
 from hostile_images import CASES
 
 from benchmarks.arrivals import Answers, Pool
-from benchmarks.fits import slope
+from benchmarks.fits import robust_slope
 from benchmarks.images import make_jpegs
 from benchmarks.load import request_of
 from benchmarks.served import Served, artifact, serve
@@ -54,18 +55,18 @@ def as_expected(expected: str | None, found: str) -> bool:
 
 
 def growth(samples: list[tuple[float, float]]) -> tuple[float, float]:
-    """Megabytes an hour after the first quarter of (seconds, megabytes), and their standard error.
+    """Megabytes an hour after the first quarter of (seconds, megabytes), and the least that they are (95 %).
 
     Raises:
         ValueError: for fewer than two samples there.
     """
     late = [sample for sample in samples if sample[0] >= samples[-1][0] / 4]
-    return slope([seconds / 3600 for seconds, _ in late], [megabytes for _, megabytes in late])
+    return robust_slope([seconds / 3600 for seconds, _ in late], [megabytes for _, megabytes in late])
 
 
-def leaks(steepness: float, error: float, most: float) -> bool:
+def leaks(least: float, most: float) -> bool:
     """Whether memory grows by more than `most` megabytes an hour, beyond doubt."""
-    return steepness - 2 * error > most
+    return least > most
 
 
 async def ask(served: Served, request: bytes) -> tuple[int, str]:
@@ -146,9 +147,9 @@ def command(
     print(f"{dict(seen)}, {errors} x 5xx, {seen['wrong']} wrong, {seen['0']} without a reply")
     leaking = False
     if len(samples) > 2:
-        steepness, error = growth(samples)
-        leaking = leaks(steepness, error, max_mb_per_hour)
-        print(f"slope {steepness:+.1f} MB an hour (standard error {error:.1f}), end {samples[-1][1]:.1f} MB")
+        steepness, least = growth(samples)
+        leaking = leaks(least, max_mb_per_hour)
+        print(f"slope {steepness:+.1f} MB an hour (at least {least:+.1f}), end {samples[-1][1]:.1f} MB")
     sys.exit(1 if errors or seen["wrong"] or seen["0"] or leaking else 0)
 
 

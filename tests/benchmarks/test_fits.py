@@ -3,7 +3,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.fits import exponent, exponents, slope
+from benchmarks.fits import exponent, exponents, robust_slope, slope
+
+
+def test_a_robust_slope_ignores_a_step_and_tells_its_least() -> None:
+    xs = [float(each) for each in range(100)]
+    ys = [2 * x - 50 * (60 < x < 75) for x in xs]
+    steepness, least = robust_slope(xs, ys)
+    assert steepness == pytest.approx(2)
+    assert least <= 2
+    with pytest.raises(ValueError, match="two different x"):
+        robust_slope([3, 3], [1, 2])
 
 
 def test_a_line_has_its_own_slope_and_no_error() -> None:
