@@ -47,8 +47,9 @@ check: $(VENV)/test-ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A file of tests stays in one process, for its tests share what is dear to make.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 faults: $(VENV)/test-ready
 	$(BIN)/python -m pytest -m "" tests/faults

@@ -113,6 +113,11 @@ async def test_a_bad_file_is_refused_and_the_old_model_serves_on(
     assert await answering(client) == old
     assert (await client.get("/readyz")).status_code == 200
     assert await reloads(client, "refused") == 1
+
+
+async def test_after_a_bad_file_a_good_one_takes_over(client: httpx.AsyncClient, path: Path) -> None:
+    path.write_bytes(b"")
+    assert (await reload(client)).json()["code"] == "model_refused"
     new = put(path)
     assert (await reload(client)).status_code == 200
     assert await answering(client) == new
