@@ -26,6 +26,7 @@ from structlog.typing import FilteringBoundLogger
 from service.errors import Draining, Forbidden, Internal, NotFound, RequestError, Unauthorized
 from service.keys import Key, Role, find_key, read_keys
 from service.metrics import Metrics
+from service.page_files import PAGE_FILES
 from service.problems import refuse
 from service.settings import AccessSettings
 from service.tracking import PROBES, remember
@@ -77,7 +78,7 @@ class Gate:
 
     def is_open(self, path: str) -> bool:
         """Whether nobody needs a key here."""
-        return path in self._open_paths
+        return path in self._open_paths or path.startswith(PAGE_FILES)
 
     def lets_anybody_in(self, path: str) -> bool:
         """Whether a request without a key is served here, although one with a wrong key is not."""

@@ -33,6 +33,7 @@ from service.metrics import Metrics
 from service.models import Behind, Models
 from service.observers import DecodeObserver, EngineObserver
 from service.openapi import describe_keys
+from service.page_files import page_router
 from service.pipeline import LocalMemory, Pipeline
 from service.pixels import PixelBudget
 from service.problems import install_handlers
@@ -243,6 +244,7 @@ def assemble_app(
     for router in (
         classify_router(classifier),
         information_router(models, lifecycle, metrics),
+        page_router(),
         admin_router(reload),
         inference_router(models, lifecycle, inference),
     ):

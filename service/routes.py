@@ -1,11 +1,10 @@
-"""The routes that inform: probes, metrics, models, pages."""
+"""The routes that inform: probes, metrics, models, the schema."""
 
 from dataclasses import asdict
-from importlib.resources import files
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response
 
 from service.lifecycle import Lifecycle
 from service.metrics import CONTENT_TYPE, Metrics
@@ -13,21 +12,14 @@ from service.models import Models
 from service.problems import problem
 from service.replies import ModelList, summary_of
 
-# Scripts and styles are in the page itself; nothing is loaded from anywhere else.
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 _PROBE_METHODS = ["GET", "HEAD"]
 
 
 def information_router(models: Models, lifecycle: Lifecycle, metrics: Metrics) -> APIRouter:
-    """All routes but /classify."""
+    """Probes, metrics, models, the schema."""
     router = APIRouter()
     _add_probes(router, lifecycle, metrics)
     _add_models(router, models)
-    _add_page(router, "/", "index.html")
-    _add_page(router, "/docs", "docs.html")
     _add_schema(router)
     return router
 
@@ -85,11 +77,3 @@ def _add_schema(router: APIRouter) -> None:
     async def openapi(request: Request) -> dict[str, Any]:
         schema: dict[str, Any] = request.app.openapi()
         return schema
-
-
-def _add_page(router: APIRouter, path: str, name: str) -> None:
-    text = (files("service") / "pages" / name).read_text("utf-8")
-
-    @router.get(path, include_in_schema=False, response_class=HTMLResponse)
-    async def page() -> HTMLResponse:
-        return HTMLResponse(text, headers={"Content-Security-Policy": _PAGE_POLICY})

@@ -113,7 +113,8 @@ class _Reply:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self._request_id
-            headers.raw.extend(SECURITY_HEADERS)
+            own = {name for name, _ in headers.raw}
+            headers.raw.extend(each for each in SECURITY_HEADERS if each[0] not in own)
             if self._lifecycle.phase >= Phase.DRAINING:
                 headers["Connection"] = "close"
         await self._send(message)
