@@ -7,7 +7,7 @@ KUBERNETES_VENV ?= .venv-kubernetes
 LOOPBACK_ONLY = unshare --net $(if $(filter 0,$(shell id -u)),,--map-root-user) sh -c 'ip link set lo up && exec "$$@"' sh
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help serve test faults fuzz long-test check format lock audit docker-test cluster-test kubernetes-test clean
+.PHONY: help serve test faults fuzz long-test check format lock audit docker-test cluster-test kubernetes-test page-test page-screenshots clean
 
 help:
 	@echo "make serve        set up everything and serve the bundled model on http://localhost:8000"
@@ -19,6 +19,8 @@ help:
 	@echo "make docker-test  build the image and classify with the container; try Compose, proxy and alert rules"
 	@echo "make cluster-test     replicas on a local Ray, in a network of their own"
 	@echo "make kubernetes-test  render the manifests and check them against the schemas of Kubernetes"
+	@echo "make page-test        the web page in a headless Chromium, and axe-core"
+	@echo "make page-screenshots the pictures of docs/page.md"
 	@echo "make audit        look for known vulnerabilities of the locked requirements"
 	@echo "make fuzz         the tests that search, with 10,000 examples"
 	@echo "make lock         resolve the locked requirements anew"
@@ -99,6 +101,25 @@ $(KUBERNETES_VENV)/ready: pyproject.toml
 
 kubernetes-test: $(KUBERNETES_VENV)/ready
 	PATH=$(abspath $(KUBERNETES_VENV))/bin:$$PATH $(KUBERNETES_VENV)/bin/python -m pytest -m kubernetes tests/docker
+
+# What stands in the lock stays as it is; Playwright comes on top, without a browser of its own.
+$(VENV)/page-ready: pyproject.toml $(VENV)/test-ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group page --constraint .ci/requirements.txt
+	touch $@
+
+# Any Chromium named in CHROMIUM will do; root gets Debian's.
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || echo /usr/bin/chromium)
+
+$(CHROMIUM):
+	@test "$$(id -u)" = 0 || { echo "The page tests need a Chromium: install it (Debian: apt-get install chromium) or name one, CHROMIUM=..."; exit 1; }
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+
+page-test: $(VENV)/page-ready | $(CHROMIUM)
+	CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest -m page tests/page
+
+page-screenshots: $(VENV)/page-ready | $(CHROMIUM)
+	CHROMIUM=$(CHROMIUM) $(BIN)/python tests/page/screenshots.py docs/page
 
 clean:
 	rm -rf $(VENV) $(CLUSTER_VENV) $(KUBERNETES_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
