@@ -29,7 +29,7 @@ from service.metrics import Metrics
 from service.page_files import PAGE_FILES
 from service.problems import refuse
 from service.settings import AccessSettings
-from service.tracking import PROBES, remember
+from service.tracking import PROBES, ids_of, remember
 
 if TYPE_CHECKING:
     from service.rates import Rates
@@ -229,7 +229,7 @@ class Access:
             key: Key | None = state.get("key")
             self._log.warning(
                 "admin_call",
-                request_id=state["request_id"],
+                **ids_of(state),
                 key=None if key is None else key.name,
                 route=route,
                 outcome=outcome,

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from service.access import Gate, guarded, open_gate
+from service.accounts import Accounts, SlowLog
 from service.admin import admin_router
 from service.admission import Admission, Ledger, Rate, Speed
 from service.brownout import BrownOut, steps_of
@@ -41,11 +42,15 @@ from service.reload import Reload, Reloading
 from service.routes import information_router
 from service.self_test import check_decoder_limits
 from service.settings import Settings
+from service.tracing.opening import delivered, open_tracing
 from service.tracking import Tracking
 from service.trial import try_model
 from service.v2.inference import Inference
 from service.v2.routes import inference_router
 from service.watched import Runs, WatchedEngine
+
+if TYPE_CHECKING:
+    from service.tracing.spans import Tracing
 
 
 def create_app(
@@ -56,6 +61,7 @@ def create_app(
     log: FilteringBoundLogger | None = None,
     clock: Callable[[], float] = time.monotonic,
     share_reload: Callable[[Reload], Reload] = lambda reload: reload,
+    tracing: "Tracing | None" = None,
 ) -> FastAPI:
     """Load the models and put the service together around them, all in this process.
 
@@ -66,12 +72,14 @@ def create_app(
         log: by default standard error.
         clock: monotonic, seconds.
         share_reload: makes of the reload of this process what the routes of the admin call.
+        tracing: by default that of the settings.
 
     Raises:
         StartError: if the model, the provider or the settings cannot serve.
     """
     log = log or open_log(settings, standard_error(), is_terminal=False)
     gate = open_gate(settings, clock=clock)
+    tracing = tracing or open_tracing(settings, log, clock)
     lifecycle = lifecycle or Lifecycle()
     metrics, rate = Metrics(), Rate()
     metrics.watch("engine_patches_per_second", "Speed of the engine, moving average", lambda: rate.per_s)
@@ -90,6 +98,7 @@ def create_app(
         clock,
         lambda engine: WatchedEngine(engine, runs),
         decoders.open,  # here, for a reload is in a thread
+        tracing,
     )
     library = Library(settings, loader, try_model)
     library.load()
@@ -116,7 +125,9 @@ def create_app(
         open=_nothing,
         close=_nothing,
     )
-    return assemble_app(settings, backend, decoders, metrics, lifecycle, log, clock, gate, [look_for_a_hung_run])
+    return assemble_app(
+        settings, backend, decoders, metrics, lifecycle, log, clock, gate, tracing, [look_for_a_hung_run]
+    )
 
 
 async def _nothing() -> None:
@@ -160,9 +171,10 @@ def assemble_app(
     log: FilteringBoundLogger,
     clock: Callable[[], float],
     gate: Gate | None,
+    tracing: "Tracing | None",
     listeners: Sequence[Callable[[float], None]] = (),
 ) -> FastAPI:
-    """The HTTP side in front of a backend, and behind a gate if there are API keys.
+    """The HTTP side in front of a backend, and behind a gate if there are API keys; it closes `tracing` at its end.
 
     `listeners` are told the time at every beat of the event loop.
 
@@ -213,11 +225,12 @@ def assemble_app(
 
     heartbeat = Heartbeat(clock, metrics, log, [learn_wait, look_for_hung_decoders, *listeners])
     lifecycle.loop_turns = lambda: heartbeat.in_time
-    classifier = Classifier(settings, models, admission, lifecycle, metrics, clock)
+    accounts = Accounts(metrics, SlowLog(log, settings.slow_request_ms / 1000), clock)
+    classifier = Classifier(settings, models, admission, lifecycle, accounts, clock)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with decoders.kept():
+        async with decoders.kept(), delivered(tracing):
             await backend.open()
             models.open()
             beating = asyncio.create_task(heartbeat.beat())
@@ -231,7 +244,7 @@ def assemble_app(
 
     def wrap(inner: ASGIApp) -> ASGIApp:
         app = guarded(ShortWay(inner, classifier), settings, gate, metrics, log)
-        return Tracking(app, metrics, log, lifecycle, clock)
+        return Tracking(app, metrics, log, lifecycle, clock, tracing)
 
     app = _Service(wrap, lifespan, gate)
     app.state.metrics = metrics
@@ -240,7 +253,7 @@ def assemble_app(
     app.state.admission = admission
     app.state.door = AdmissionDoor(settings, admission, lifecycle, metrics, log, clock)
     install_handlers(app)
-    inference = Inference(settings, models, admission, lifecycle, metrics, pool, clock)
+    inference = Inference(settings, models, admission, lifecycle, accounts, pool, clock)
     for router in (
         classify_router(classifier),
         information_router(models, lifecycle, metrics),

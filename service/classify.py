@@ -11,18 +11,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model.manifest import Manifest
+from service.accounts import Accounts, Upload
 from service.admission import Admission
 from service.disconnects import cancel_when_gone
 from service.errors import InvalidParameter, RequestError
 from service.lifecycle import Lifecycle
-from service.metrics import Metrics
 from service.models import Models, Served
 from service.pipeline import Job, Wanted
 from service.predictions import MOST_RANKED
 from service.problems import problem, refuse
-from service.replies import ClassifyReply, count_images, count_stages, result_of, timing_of
+from service.replies import ClassifyReply, Timing, result_of
 from service.settings import Settings
-from service.tracking import remember
+from service.tracking import origin_of
 from service.uploads import body_headers, read_uploads
 
 _PATH = "/classify"
@@ -118,14 +118,14 @@ class Classifier:
         models: Models,
         admission: Admission,
         lifecycle: Lifecycle,
-        metrics: Metrics,
+        accounts: Accounts,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._models = models
         self._admission = admission
         self._lifecycle = lifecycle
-        self._metrics = metrics
+        self._accounts = accounts
         self._clock = clock
 
     async def __call__(self, request: Request, query: ClassifyQuery) -> Response:
@@ -151,14 +151,16 @@ class Classifier:
                 memory,
                 self._clock,
             )
-            uploaded_s = self._clock()
+            queued = self._admission.ledger.all_queue_patches
+            upload = Upload(self._clock(), memory.taken, queued)
             with cancel_when_gone(request.receive):
-                wanted = Wanted(k, max_patches, uploaded_s + timeout_s, query.allow_degraded)
+                deadline_s = upload.ended_s + timeout_s
+                wanted = Wanted(k, max_patches, deadline_s, query.allow_degraded, origin_of(request))
                 jobs = await served.pipeline.classify(uploads, wanted)
-        count_images(self._metrics, jobs)
+        timing = self._accounts.close(request, jobs, upload)
         if len(jobs) == 1 and jobs[0].error is not None:
             return refuse(request, jobs[0].error)  # raised, it would hold this frame and with it the patches
-        return self._reply(request, served, jobs, uploaded_s)
+        return self._reply(request, served, jobs, timing)
 
     def _check(self, query: ClassifyQuery, manifest: Manifest) -> tuple[int, int, float]:
         """`k`, patch budget and timeout in seconds, within what this model and this service allow."""
@@ -170,17 +172,13 @@ class Classifier:
         own = manifest.preprocessing.max_patches
         return k, min(query.max_patches or own, own), timeout_ms / 1000
 
-    def _reply(self, request: Request, served: Served, jobs: list[Job], uploaded_s: float) -> Response:
-        state = request.scope["state"]
-        arrived_s = state["arrived_s"]
-        timing = timing_of(jobs, uploaded_s - arrived_s, self._clock() - arrived_s)
-        count_stages(self._metrics, timing)
-        remember(request, images=len(jobs), failed=sum(job.error is not None for job in jobs))
+    def _reply(self, request: Request, served: Served, jobs: list[Job], timing: Timing) -> Response:
+        self._accounts.answer(request, jobs, timing)
         reply = ClassifyReply(
             model=served.name,
             results=[result_of(job) for job in jobs],
             timing_ms=timing,
-            request_id=state["request_id"],
+            request_id=request.scope["state"]["request_id"],
         )
         return Response(reply.to_json(), media_type="application/json")
 

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from types import TracebackType
 from typing import Unpack
 
@@ -118,7 +119,8 @@ class Client:
         ahead: deque[Future[Outcome]] = deque()
         try:
             for place, picture in enumerate(pictures):
-                ahead.append(pool.submit(self._outcome, place, picture, options))
+                # A thread does not know which trace the caller is in; its context does.
+                ahead.append(pool.submit(copy_context().run, self._outcome, place, picture, options))
                 if len(ahead) >= 2 * concurrency:
                     yield ahead.popleft().result()
             while ahead:

@@ -7,7 +7,7 @@ the speed that admission learns is that of the whole.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ from service.errors import StartError
 from service.runner import ArrayEngine, BatchRunner, EngineRoom
 from service.scheduler import Scheduler, SchedulerObserver
 from service.settings import Settings
+from service.tracing.batches import BatchSpans
+
+if TYPE_CHECKING:
+    from service.tracing.spans import Tracing
 
 
 class WarmEngine(Protocol):
@@ -78,6 +82,7 @@ class Loader:
         clock: monotonic, seconds.
         watch: puts something between a warm engine and its batches.
         prepare: gets ready what else images for the model need; raises StartError.
+        tracing: makes a span of every batch; None: nobody wants any.
     """
 
     def __init__(
@@ -87,12 +92,14 @@ class Loader:
         clock: Callable[[], float],
         watch: Callable[[WarmEngine], ArrayEngine] = lambda engine: engine,
         prepare: Callable[[Preprocessing], object] = lambda _: None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._open_engine = open_engine
         self._observer = observer
         self._clock = clock
         self._watch = watch
         self.prepare = prepare
+        self._tracing = tracing
         self._room: EngineRoom | None = None
 
     def __call__(self, settings: Settings) -> Loaded:
@@ -117,7 +124,8 @@ class Loader:
         runner = BatchRunner(engine, self._clock, memory, lanes.number, self._room)
         runner.warm_up()
         runner = BatchRunner(self._watch(engine), self._clock, memory, lanes.number, self._room)
-        scheduler = Scheduler(runner.run, limits, self._clock, self._observer, lanes)
+        observer = self._observer if self._tracing is None else BatchSpans(self._observer, self._tracing, engine.model)
+        scheduler = Scheduler(runner.run, limits, self._clock, observer, lanes)
         return Loaded(engine.model, scheduler, runner, engine)
 
 

@@ -9,20 +9,22 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from service.scheduler import BatchReport, Fate
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS_TYPE = "application/openmetrics-text"
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
 _PATCHES = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536)
 _RATIO = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
-class Metrics:
+class Metrics(Collector):
     """One instance per app."""
 
     def __init__(self) -> None:
@@ -74,9 +76,9 @@ class Metrics:
         """Count one upload by how it ended."""
         self._image(outcome).inc()
 
-    def stage_took(self, stage: str, seconds: float) -> None:
-        """Note how long one stage of a request took."""
-        self._stage(stage).observe(seconds)
+    def stage_took(self, stage: str, seconds: float, trace: str | None = None) -> None:
+        """Note how long one stage of a request took, with the trace that shows it as an example if it has one."""
+        self._stage(stage).observe(seconds, None if trace is None else {"trace_id": trace})
 
     def batch_ran(self, report: BatchReport) -> None:
         """Count one engine run."""
@@ -95,11 +97,23 @@ class Metrics:
 
     def render(self) -> bytes:
         """The Prometheus text format."""
+        return generate_latest(self)
+
+    def render_for(self, accepted: str) -> tuple[bytes, str]:
+        """What a header `Accept` asks for, and its type: OpenMetrics, which alone has exemplars, or `render`."""
+        if OPEN_METRICS_TYPE not in accepted:
+            return self.render(), CONTENT_TYPE
+        text: bytes = openmetrics.generate_latest(self)  # type: ignore[no-untyped-call]
+        return text, openmetrics.CONTENT_TYPE_LATEST
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, whichever process counted it."""
         counted = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             counted = CollectorRegistry()
             MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
-        return generate_latest(counted) + generate_latest(self._watched)
+        yield from counted.collect()
+        yield from self._watched.collect()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"patchserve_{name}", text, labels, registry=self._registry)

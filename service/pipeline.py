@@ -24,19 +24,21 @@ from service.errors import DeadlineExceeded, Internal, NoPatchMemoryError, Reque
 from service.pixels import PixelBudget, after_decoding, pixels_to_decode
 from service.predictions import Prediction, name_best
 from service.scheduler import Inference
+from service.tracing.references import SpanReference
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a caller asks for: `k` labels an image, at most `max_patches` patches, by `deadline_s` on the clock.
 
-    `degradable` allows fewer patches under load.
+    `degradable` allows fewer patches under load. `origin` is the span of the request, if it has one.
     """
 
     k: int
     max_patches: int
     deadline_s: float
     degradable: bool = True
+    origin: SpanReference | None = None
 
 
 @dataclass(slots=True)
@@ -51,6 +53,8 @@ class Job:
         decode_cost: see `service.admission.decode_cost`; known from the header.
         decoding: in a decode thread or, if quick, in the loop; leaves `sequence`, `decode_s` and `preprocess_s`.
         inferring: in the queue or in the engine.
+        decode_began_s, decode_ended_s: on the clock; None: not, or not yet.
+        queued_s: when it was given to the engine's queue, on the clock; None: it never was.
         decode_s: from the file to RGB.
         preprocess_s: after that, resizing and cutting into patches.
     """
@@ -64,6 +68,9 @@ class Job:
     decode_cost: int = 0
     decoding: Future[None] | None = None
     sequence: PatchSequence | None = None
+    decode_began_s: float | None = None
+    decode_ended_s: float | None = None
+    queued_s: float | None = None
     decode_s: float = 0.0
     preprocess_s: float = 0.0
     inferring: asyncio.Future[Inference] | None = None
@@ -87,7 +94,9 @@ class PipelineObserver(Protocol):
 class Queue(Protocol):
     """The part of `service.scheduler.Scheduler` that is needed here."""
 
-    def submit(self, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
+    def submit(
+        self, sequence: PatchSequence, deadline_s: float, origin: SpanReference | None = None
+    ) -> asyncio.Future[Inference]:
         """A future of the answer."""
 
 
@@ -266,10 +275,12 @@ class Pipeline:
 
         if not ready:
             _end(ended)
+        queued_s = self._clock()
         for job, sequence in ready:
+            job.queued_s = queued_s
             if job.decode_cost:
                 self._admission.decode_rate.observe(job.decode_cost, job.decode_s + job.preprocess_s)
-            job.inferring = self._queue.submit(sequence, wanted.deadline_s)
+            job.inferring = self._queue.submit(sequence, wanted.deadline_s, wanted.origin)
             job.inferring.add_done_callback(one_answered)
 
     def _settle(self, job: Job) -> None:
@@ -306,14 +317,17 @@ class Pipeline:
                 after_decoding(pixels)
 
     def _decode_now(self, job: Job, header: ImageHeader, wanted: Wanted) -> None:
-        if self._clock() >= wanted.deadline_s:
+        began_s = self._clock()
+        if began_s >= wanted.deadline_s:
             raise DeadlineExceeded
+        job.decode_began_s = began_s
         self._observer.decode_started()
         try:
             job.sequence, job.decode_s, job.preprocess_s = self._decoder.decode(
                 job.data, header, job.grid, partial(self._place, job), wanted.deadline_s
             )
         finally:
+            job.decode_ended_s = self._clock()
             self._observer.decode_ended()
 
     def _place(self, job: Job) -> NDArray[np.uint8]:

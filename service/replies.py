@@ -151,10 +151,10 @@ def count_images(metrics: Metrics, jobs: Sequence[Job]) -> None:
             metrics.degraded.inc()
 
 
-def count_stages(metrics: Metrics, timing: Timing) -> None:
-    """Note how long the stages of a request took."""
+def count_stages(metrics: Metrics, timing: Timing, trace: str | None) -> None:
+    """Note how long the stages of a request took; `trace` is where this can be seen."""
     for stage in _STAGES:
-        metrics.stage_took(stage, getattr(timing, stage) / 1000)
+        metrics.stage_took(stage, getattr(timing, stage) / 1000, trace)
 
 
 def _ms(seconds: float) -> float:

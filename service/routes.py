@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from service.lifecycle import Lifecycle
-from service.metrics import CONTENT_TYPE, Metrics
+from service.metrics import Metrics
 from service.models import Models
 from service.problems import problem
 from service.replies import ModelList, summary_of
@@ -38,9 +38,10 @@ def _add_probes(router: APIRouter, lifecycle: Lifecycle, metrics: Metrics) -> No
         return {"status": "ok"}
 
     @router.api_route("/metrics", methods=_PROBE_METHODS, include_in_schema=False)
-    async def prometheus() -> Response:
-        """Prometheus text."""
-        return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+    async def prometheus(request: Request) -> Response:
+        """Prometheus text, or OpenMetrics where that is asked for."""
+        text, content_type = metrics.render_for(request.headers.get("accept", ""))
+        return Response(text, headers={"Content-Type": content_type, "Vary": "Accept"})
 
 
 def _add_models(router: APIRouter, models: Models) -> None:

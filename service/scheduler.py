@@ -26,6 +26,7 @@ from service.errors import (
 )
 from service.predictions import Ranking
 from service.runner import Run
+from service.tracing.references import SpanReference
 
 _MEMORY_RETRY_S = 1
 _GROW_AFTER_S = 60.0
@@ -60,6 +61,8 @@ class BatchReport:
         padded_patches: B * max(N).
         seconds: of the engine's time; a second that n batches share counts as 1/n for each.
         failed: the engine raised.
+        began_s, ended_s: in the engine, on the clock.
+        origins: the spans of those images whose requests have one.
     """
 
     images: int
@@ -67,6 +70,9 @@ class BatchReport:
     padded_patches: int
     seconds: float = 0.0
     failed: bool = False
+    began_s: float = 0.0
+    ended_s: float = 0.0
+    origins: tuple[SpanReference, ...] = ()
 
 
 class SchedulerObserver:
@@ -107,6 +113,7 @@ class _Ticket:
     arrived_s: float
     deadline_s: float
     future: asyncio.Future[Inference]
+    origin: SpanReference | None
 
     @property
     def length(self) -> int:
@@ -153,15 +160,22 @@ class Scheduler:
         self._pump_due = False
         self._closed: RequestError | None = None  # what is said to those who come too late
 
-    def submit(self, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
+    def submit(
+        self, sequence: PatchSequence, deadline_s: float, origin: SpanReference | None = None
+    ) -> asyncio.Future[Inference]:
         """Queue one image. Cancel the future when nobody waits any more.
 
         Images that are submitted in the same turn of the loop can share a batch even when the engine is idle.
 
+        Args:
+            sequence: the image.
+            deadline_s: on the clock.
+            origin: the span of its request, if it has one.
+
         Returns:
             A future of the answer; it raises DeadlineExceeded, Internal, Overloaded, DeviceLost or Draining.
         """
-        ticket = _Ticket(sequence, self._clock(), deadline_s, asyncio.get_running_loop().create_future())
+        ticket = _Ticket(sequence, self._clock(), deadline_s, asyncio.get_running_loop().create_future(), origin)
         if self._closed is not None:
             self._fail(ticket, self._closed, "failed")
             return ticket.future
@@ -264,16 +278,23 @@ class Scheduler:
         started = self._clock()
         lengths = [ticket.length for ticket in part]
         sizes = (len(part), sum(lengths), len(part) * max(lengths))
+        origins = tuple(ticket.origin for ticket in part if ticket.origin is not None)
         try:
             run = await self._run([ticket.sequence for ticket in part], alone=alone)
             _check_count(run, len(part))
         except Exception as error:  # noqa: BLE001 - whatever a run raises, its images must get an outcome
-            self._observer.batch_ran(BatchReport(*sizes, seconds=self._clock() - started, failed=True))
+            ended = self._clock()
+            report = BatchReport(*sizes, ended - started, failed=True, began_s=started, ended_s=ended, origins=origins)
+            self._observer.batch_ran(report)
             self._observer.engine_failed(error, len(part))
             return self._learn_from(error, sizes[2])
         images, patches, padded_patches = sizes
         padded_patches = run.padded_patches or padded_patches  # buckets pad further than the longest image
-        self._observer.batch_ran(BatchReport(images, patches, padded_patches, run.share_s))
+        began_s, ended_s = run.finished_s - run.seconds, run.finished_s
+        report = BatchReport(
+            images, patches, padded_patches, run.share_s, began_s=began_s, ended_s=ended_s, origins=origins
+        )
+        self._observer.batch_ran(report)
         for ticket, ranking in zip(part, run.rankings, strict=True):
             if ranking is None:
                 self._fail(ticket, Internal(), "failed")

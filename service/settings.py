@@ -339,9 +339,26 @@ class LogSettings(_Group):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe event logged"
     )
+    slow_request_ms: int = Field(
+        default=1000,
+        ge=0,
+        description="a request that takes longer from the end of its upload to its answer gets a warning with the time "
+        "of every stage, at most five a second; 0: none, milliseconds",
+    )
+
+
+class TraceSettings(_Group):
+    """Traces. The rest is said by the standard variables of OpenTelemetry, such as OTEL_EXPORTER_OTLP_ENDPOINT."""
+
+    tracing: bool = Field(
+        default=False,
+        description="send OpenTelemetry traces as OTLP over HTTP; needs patchserve[otel]. Where to, as which service "
+        "and how many say the standard OTEL_ variables, docs/observability.md",
+    )
 
 
 class Settings(
+    TraceSettings,
     LogSettings,
     HttpSettings,
     ImageSettings,

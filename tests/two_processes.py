@@ -29,6 +29,7 @@ from service.processes.shelf import Shelf
 from service.processes.slab import PatchSlab
 from service.reload import Reloaded
 from service.scheduler import Inference
+from service.tracing.references import SpanReference
 
 NAME = MANIFEST.name
 
@@ -39,9 +40,13 @@ class Scheduler:
 
     taken: list[tuple[np.ndarray, tuple[int, int], float]] = field(default_factory=list)
     futures: list[asyncio.Future[Inference]] = field(default_factory=list)
+    origins: list[SpanReference | None] = field(default_factory=list)
     closed: bool = False
 
-    def submit(self, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
+    def submit(
+        self, sequence: PatchSequence, deadline_s: float, origin: SpanReference | None = None
+    ) -> asyncio.Future[Inference]:
+        self.origins.append(origin)
         self.taken.append((sequence.patches.copy(), sequence.grid, deadline_s))
         self.futures.append(asyncio.get_running_loop().create_future())
         return self.futures[-1]
@@ -160,8 +165,10 @@ class Http:
         place[:] = value
         return PatchSequence(place, grid, 8, 12, "PNG")
 
-    def submit(self, value: int, deadline_s: float = 1e9) -> asyncio.Future[Inference]:
-        return self.behind().queue.submit(self.image(value), deadline_s)
+    def submit(
+        self, value: int, deadline_s: float = 1e9, origin: SpanReference | None = None
+    ) -> asyncio.Future[Inference]:
+        return self.behind().queue.submit(self.image(value), deadline_s, origin)
 
     def _prepare(self, spec: Preprocessing) -> None:
         self.prepared.append(spec)

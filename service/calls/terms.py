@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from service.calls.answers import AnswerT, read_answer
+from service.calls.context import trace_headers
 from service.calls.failures import CallError, NoConnection, NotUnderstood, TimedOut
 from service.calls.questions import Question
 from service.calls.tries import Retries, Tries
@@ -71,7 +72,7 @@ def request(question: Question[Any], tries: Tries) -> dict[str, Any]:
         "method": question.method,
         "url": question.path,
         "params": question.params,
-        "headers": question.headers,
+        "headers": {**question.headers, **trace_headers()},
         "content": question.content,
         "timeout": tries.timeout_s,
     }

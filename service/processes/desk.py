@@ -20,12 +20,22 @@ from service.processes.documents import (
     read_document,
     write_document,
 )
-from service.processes.messages import Answer, Cancellation, Kind, Lives, Outcome, Record, Submission
+from service.processes.messages import (
+    Answer,
+    Cancellation,
+    Kind,
+    Lives,
+    Outcome,
+    Record,
+    Submission,
+    TracedSubmission,
+)
 from service.processes.office import Office
 from service.processes.shelf import Shelf
 from service.processes.slab import PatchSlab
 from service.reload import Reload
 from service.scheduler import Inference
+from service.tracing.references import SpanReference
 
 
 class Desk:
@@ -80,6 +90,9 @@ class Desk:
         for record in records:
             if kind == Kind.SUBMISSION:
                 self._submit(cast("Submission", record))
+            elif kind == Kind.TRACED_SUBMISSION:
+                traced = cast("TracedSubmission", record)
+                self._submit(Submission(*traced[:-2]), SpanReference(traced.trace_id, traced.span_id))
             elif kind == Kind.CANCELLATION:
                 self._cancel(cast("Cancellation", record).ticket)
 
@@ -93,7 +106,7 @@ class Desk:
         self._agreement.begin()
 
     # --- images -------------------------------------------------------------------------------------------------------
-    def _submit(self, submission: Submission) -> None:
+    def _submit(self, submission: Submission, origin: SpanReference | None = None) -> None:
         shelved = self._shelf.find(submission.version)
         if shelved is None:
             self._send(Answer(submission.ticket, Outcome.REPLACED, 0, 0.0, 0.0))
@@ -106,7 +119,7 @@ class Desk:
             self._log.error("bad_submission")
             self._send(Answer(submission.ticket, Outcome.FAILED, 0, 0.0, 0.0))
             return
-        future = shelved.loaded.queue.submit(PatchSequence(patches, grid, 0, 0, ""), submission.deadline_s)
+        future = shelved.loaded.queue.submit(PatchSequence(patches, grid, 0, 0, ""), submission.deadline_s, origin)
         self._futures[submission.ticket] = future
         future.add_done_callback(partial(self._answer, submission.ticket, submission.page, patches.size))
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
@@ -34,8 +34,14 @@ from service.replies import name_of
 from service.scheduler import BatchReport
 from service.server import leave, run_loop
 from service.settings import Settings
+from service.tracing.opening import FLUSH_S, open_tracing
 from service.trial import try_model
 from service.watched import Runs, WatchedEngine
+
+if TYPE_CHECKING:
+    from service.tracing.spans import Tracing
+
+_T = TypeVar("_T")
 
 
 def run_engine_process(
@@ -65,8 +71,9 @@ def run_engine_process(
     metrics = Metrics()
     # No image is told: their HTTP processes hand them to the successor of this process.
     observer = _BoardObserver(metrics, Rate(), log, lambda _: _leave(stream, 1), shared.board)
-    loader = _open_loader(settings, open_engine, observer, shared.board)
-    library = _load(settings, loader, report)
+    tracing = _started(report, lambda: open_tracing(settings, log, time.monotonic, "engine"))
+    loader = _open_loader(settings, open_engine, observer, shared.board, tracing)
+    library = _started(report, lambda: _load(settings, loader))
     shelf = _fill_shelf(settings, library, life, observer)
     office = Office(shelf, log)
     reloading = Reloading(library, office.switch, metrics, log)
@@ -81,6 +88,8 @@ def run_engine_process(
         report.send(None)
 
     run_loop(_serve(settings, shared.alive, desks, http_lives, shelf, ready))
+    if tracing is not None:
+        tracing.close(FLUSH_S)
     # The parent does it too, unless it was killed.
     shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
     _leave(stream, 0)
@@ -91,11 +100,17 @@ def _leave(stream: BackgroundStream, status: int) -> NoReturn:
     leave(status)
 
 
-def _open_loader(settings: Settings, open_engine: OpenEngine, observer: EngineObserver, board: Board) -> Loader:
+def _open_loader(
+    settings: Settings,
+    open_engine: OpenEngine,
+    observer: EngineObserver,
+    board: Board,
+    tracing: "Tracing | None",
+) -> Loader:
     """The parent sees on the board since when a batch runs."""
     runs = Runs(time.monotonic, lambda started_s: board.write(ENGINE_ROW, Column.RUN_STARTED_S, started_s))
     check = partial(_check_patch_memory, settings)
-    return Loader(open_engine, observer, time.monotonic, lambda engine: WatchedEngine(engine, runs), check)
+    return Loader(open_engine, observer, time.monotonic, lambda engine: WatchedEngine(engine, runs), check, tracing)
 
 
 def _check_patch_memory(settings: Settings, spec: Preprocessing) -> None:
@@ -107,13 +122,18 @@ def _check_patch_memory(settings: Settings, spec: Preprocessing) -> None:
         )
 
 
-def _load(settings: Settings, loader: Loader, report: Connection) -> Library[Loaded]:
-    library = Library(settings, loader, try_model)
+def _started(report: Connection, start: Callable[[], _T]) -> _T:
+    """What it gives; or this process ends, and the parent is told why."""
     try:
-        library.load()
+        return start()
     except StartError as error:
         report.send(str(error))
         leave(1)
+
+
+def _load(settings: Settings, loader: Loader) -> Library[Loaded]:
+    library = Library(settings, loader, try_model)
+    library.load()
     return library
 
 

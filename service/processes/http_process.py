@@ -18,6 +18,7 @@ from service.processes.ledger import BoardLedger, BoardSpeed
 from service.processes.shared import ENGINE_ROW, Seat, Shared
 from service.server import Server, leave, run_loop, server_config
 from service.settings import Settings
+from service.tracing.opening import open_tracing
 
 
 def run_http_process(settings: Settings, shared: Shared, report: Connection, seat: Seat, life: int) -> None:
@@ -52,7 +53,8 @@ def run_http_process(settings: Settings, shared: Shared, report: Connection, sea
     try:
         run_loop(_greet(follower, shared.alive))
         backend = _connect(shared, seat, follower)
-        app = assemble_app(settings, backend, decoders, metrics, lifecycle, log, time.monotonic, shared.gate)
+        tracing = open_tracing(settings, log, time.monotonic, f"http-{seat.row}")
+        app = assemble_app(settings, backend, decoders, metrics, lifecycle, log, time.monotonic, shared.gate, tracing)
         config = server_config(app, settings, metrics)
     except StartError as error:
         report.send(str(error))

@@ -24,6 +24,7 @@ class Kind(enum.IntEnum):
     SUBMISSION = 3
     CANCELLATION = 4
     ANSWER = 5
+    TRACED_SUBMISSION = 6
 
 
 class Outcome(enum.IntEnum):
@@ -64,6 +65,19 @@ class Submission(NamedTuple):
     deadline_s: float
 
 
+class TracedSubmission(NamedTuple):
+    """A `Submission` of a request that has a span; see `service.tracing.references`."""
+
+    ticket: int
+    version: int
+    page: int
+    rows: int
+    columns: int
+    deadline_s: float
+    trace_id: bytes
+    span_id: bytes
+
+
 class Cancellation(NamedTuple):
     """Nobody waits for this ticket any more."""
 
@@ -80,14 +94,16 @@ class Answer(NamedTuple):
     inference_s: float
 
 
-Record = Submission | Cancellation | Answer
+Record = Submission | TracedSubmission | Cancellation | Answer
 _LAYOUTS: dict[Kind, struct.Struct] = {
     Kind.SUBMISSION: struct.Struct("<QQIIId"),
+    Kind.TRACED_SUBMISSION: struct.Struct("<QQIIId16s8s"),
     Kind.CANCELLATION: struct.Struct("<Q"),
     Kind.ANSWER: struct.Struct("<QIIdd"),
 }
 _TYPES: dict[Kind, type[Record]] = {
     Kind.SUBMISSION: Submission,
+    Kind.TRACED_SUBMISSION: TracedSubmission,
     Kind.CANCELLATION: Cancellation,
     Kind.ANSWER: Answer,
 }

@@ -24,9 +24,19 @@ from service.errors import (
 from service.predictions import MOST_RANKED
 from service.processes.channel import Channel
 from service.processes.documents import Catalogue, Document, read_document, write_document
-from service.processes.messages import Answer, Cancellation, Kind, Lives, Outcome, Record, Submission
+from service.processes.messages import (
+    Answer,
+    Cancellation,
+    Kind,
+    Lives,
+    Outcome,
+    Record,
+    Submission,
+    TracedSubmission,
+)
 from service.processes.slab import PatchSlab
 from service.scheduler import Inference
+from service.tracing.references import SpanReference
 
 _MOST_TRIES = 2  # an image that was with two engine processes when they died may be why
 _ERRORS: dict[int, Callable[[], RequestError]] = {
@@ -55,9 +65,11 @@ class RemoteVersion:
         self.ranked = min(MOST_RANKED, len(model.manifest.labels))  # classes of a ranking
         self._queue = queue
 
-    def submit(self, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
+    def submit(
+        self, sequence: PatchSequence, deadline_s: float, origin: SpanReference | None = None
+    ) -> asyncio.Future[Inference]:
         """Queue one image, see `RemoteQueue.submit`."""
-        return self._queue.submit(self, sequence, deadline_s)
+        return self._queue.submit(self, sequence, deadline_s, origin)
 
 
 @dataclass(slots=True)
@@ -66,6 +78,7 @@ class _Waiting:
     sequence: PatchSequence  # holds the slot
     deadline_s: float
     future: asyncio.Future[Inference]
+    origin: SpanReference | None
     tries: int = 1
 
 
@@ -118,7 +131,9 @@ class RemoteQueue:
         """Tell the engine process."""
         self._channel.say(write_document(document))
 
-    def submit(self, version: RemoteVersion, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
+    def submit(
+        self, version: RemoteVersion, sequence: PatchSequence, deadline_s: float, origin: SpanReference | None
+    ) -> asyncio.Future[Inference]:
         """Queue one image, as `service.scheduler.Scheduler.submit`.
 
         Returns:
@@ -131,14 +146,18 @@ class RemoteQueue:
             return future
         self._last_ticket += 1
         ticket = self._last_ticket
-        self._waiting[ticket] = waiting = _Waiting(version, sequence, deadline_s, future)
+        self._waiting[ticket] = waiting = _Waiting(version, sequence, deadline_s, future, origin)
         future.add_done_callback(lambda done: self._cancel(ticket) if done.cancelled() else None)
         self._send(ticket, waiting)
         return future
 
     def _send(self, ticket: int, waiting: _Waiting) -> None:
         page, grid = self._slab.page_of(waiting.sequence.patches), waiting.sequence.grid
-        self._channel.put(Kind.SUBMISSION, Submission(ticket, waiting.version.number, page, *grid, waiting.deadline_s))
+        submission = Submission(ticket, waiting.version.number, page, *grid, waiting.deadline_s)
+        if waiting.origin is None:
+            self._channel.put(Kind.SUBMISSION, submission)
+        else:
+            self._channel.put(Kind.TRACED_SUBMISSION, TracedSubmission(*submission, *waiting.origin))
 
     def _cancel(self, ticket: int) -> None:
         if ticket in self._waiting:  # the slot stays taken until the engine has let go of it

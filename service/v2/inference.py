@@ -10,16 +10,16 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from model.preprocess import PatchSequence
+from service.accounts import Accounts, Upload
 from service.admission import Admission
 from service.disconnects import cancel_when_gone
 from service.lifecycle import Lifecycle
-from service.metrics import Metrics
 from service.models import Models, Served
 from service.pipeline import Job, Wanted
 from service.problems import refuse
-from service.replies import count_images, count_stages, timing_of
+from service.replies import Timing
 from service.settings import Settings
-from service.tracking import remember
+from service.tracking import origin_of
 from service.uploads import body_headers, read_whole
 from service.v2.body import LENGTH_HEADER, json_length, read_request
 from service.v2.documents import RequestParameters
@@ -52,7 +52,7 @@ class Inference:
         models: to choose from.
         admission: the gate.
         lifecycle: whether anybody is served.
-        metrics: where images and stages are counted.
+        accounts: told of what was done.
         pool: threads for large JSON; those that decode.
         clock: monotonic, seconds.
     """
@@ -63,7 +63,7 @@ class Inference:
         models: Models,
         admission: Admission,
         lifecycle: Lifecycle,
-        metrics: Metrics,
+        accounts: Accounts,
         pool: ThreadPoolExecutor,
         clock: Callable[[], float],
     ) -> None:
@@ -71,7 +71,7 @@ class Inference:
         self._models = models
         self._admission = admission
         self._lifecycle = lifecycle
-        self._metrics = metrics
+        self._accounts = accounts
         self._pool = pool
         self._clock = clock
 
@@ -94,15 +94,16 @@ class Inference:
             body = await read_whole(
                 headers, request.receive, self._settings, self._settings.formats, memory, self._clock
             )
-            uploaded_s = self._clock()
+            queued = self._admission.ledger.all_queue_patches
+            upload = Upload(self._clock(), memory.taken, queued)
             with cancel_when_gone(request.receive):
                 length = json_length(headers, len(body))
                 asked = await self._soon(length < _SMALL_BYTES, self._read, body, length, served)
-                jobs = await self._infer(asked, served, uploaded_s)
-        count_images(self._metrics, jobs)
+                jobs = await self._infer(request, asked, served, upload.ended_s)
+        timing = self._accounts.close(request, jobs, upload)
         if error := next((job.error for job in jobs if job.error is not None), None):
             return refuse(request, error)
-        return await self._reply(request, served, asked, jobs, uploaded_s)
+        return await self._reply(request, served, asked, jobs, timing)
 
     def _read(self, body: bytes, length: int, served: Served) -> _Asked:
         request, tensors = read_request(body, length)
@@ -110,13 +111,14 @@ class Inference:
         images, sequences = read_inputs(tensors, served.manifest.preprocessing, self._settings.max_files)
         return _Asked(request.id, request.parameters, images, sequences, wishes)
 
-    async def _infer(self, asked: _Asked, served: Served, uploaded_s: float) -> list[Job]:
+    async def _infer(self, request: Request, asked: _Asked, served: Served, uploaded_s: float) -> list[Job]:
         parameters, own = asked.parameters, served.manifest.preprocessing.max_patches
         wanted = Wanted(
             0,
             min(parameters.max_patches or own, own),
             uploaded_s + self._timeout_s(parameters.timeout),
             parameters.allow_degraded,
+            origin_of(request),
         )
         if asked.sequences:
             return await served.pipeline.classify_cut(asked.sequences, wanted)
@@ -128,11 +130,9 @@ class Inference:
         return min(timeout_ms, self._settings.max_timeout_ms) / 1000
 
     async def _reply(
-        self, request: Request, served: Served, asked: _Asked, jobs: list[Job], uploaded_s: float
+        self, request: Request, served: Served, asked: _Asked, jobs: list[Job], timing: Timing
     ) -> Response:
-        arrived_s = request.scope["state"]["arrived_s"]
-        count_stages(self._metrics, timing_of(jobs, uploaded_s - arrived_s, self._clock() - arrived_s))
-        remember(request, images=len(jobs), failed=0)
+        self._accounts.answer(request, jobs, timing)
         labels = served.manifest.labels
         small = len(jobs) * len(labels) * len(asked.wishes) < _SMALL_VALUES
         head = _head(served, asked.id, degraded=any(job.degraded for job in jobs))
