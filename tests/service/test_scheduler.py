@@ -21,6 +21,7 @@ from service.errors import (
 )
 from service.runner import Run
 from service.scheduler import BatchReport, Fate, Inference, Scheduler, SchedulerObserver
+from service.tracing.references import SpanReference
 
 pytestmark = pytest.mark.anyio
 
@@ -242,7 +243,22 @@ async def test_reports_tell_padding_from_patches() -> None:
     bench.engine.immediate = True
     bench.submit(1, patches=10)
     await bench.submit(2, patches=30)
-    assert bench.seen.reports == [BatchReport(2, 40, 60, seconds=0.25)]
+    [report] = bench.seen.reports
+    assert (report.images, report.patches, report.padded_patches, report.seconds) == (2, 40, 60, 0.25)
+
+
+async def test_reports_name_the_spans_of_those_images_that_have_one() -> None:
+    bench = Bench(max_patches=1000)
+    bench.engine.immediate, bench.engine.now_s = True, 9.0
+    bad, good = [SpanReference(bytes(16), bytes([name] * 8)) for name in range(2)]
+    bench.scheduler.submit(image(POISON), 100.0, bad)
+    bench.submit(3)
+    bench.scheduler.submit(image(4), 100.0, good)
+    await settle()
+    assert (bench.seen.reports[0].failed, bench.seen.reports[0].origins) == (True, (bad, good))
+    told = [report for report in bench.seen.reports if not report.failed]
+    assert [origin for report in told for origin in report.origins] == [good]
+    assert {(report.began_s, report.ended_s) for report in told} == {(8.5, 9.0)}
 
 
 async def test_with_several_lanes_a_lonely_image_has_all_cores_and_nothing_beside_it() -> None:

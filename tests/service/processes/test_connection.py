@@ -1,6 +1,7 @@
 """Images on their way between an HTTP process and the engine process, on one event loop."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from two_processes import Engine, Scheduler, loaded, until
@@ -16,6 +17,7 @@ from service.errors import (
 )
 from service.processes.messages import Kind, Lives, Submission, pack_header, pack_record
 from service.processes.slab import PatchSlab
+from service.tracing.references import SpanReference
 
 from .conftest import MakeService
 
@@ -41,6 +43,24 @@ async def test_an_image_goes_over_and_its_answer_comes_back(make_service: MakeSe
     assert answer.ranking.indices.tolist() == [5, 6, 7]
     assert answer.ranking.scores.tolist() == pytest.approx([0.5, 0.25, 0.125])
     assert (answer.queue_s, answer.inference_s, answer.batch_images) == (0.25, 0.5, 2)
+
+
+async def test_the_span_of_a_request_goes_along(make_service: MakeService) -> None:
+    service, origin = make_service(), SpanReference(bytes(range(16)), bytes(range(8)))
+    engine, [http] = await service.started()
+    http.submit(1, origin=origin)
+    http.submit(2)
+    await until(lambda: len(scheduler(engine).taken) == 2)
+    by_value = {int(patches.max()): origin for (patches, _, _), origin in taken(engine)}
+    assert by_value == {1: origin, 2: None}
+    engine.close()
+    second = service.engine(loaded("sha256:1"), life=2, http_lives=[1])
+    await until(lambda: len(scheduler(second).taken) == 2)
+    assert {int(patches.max()): origin for (patches, _, _), origin in taken(second)} == by_value
+
+
+def taken(engine: Engine) -> list[tuple[Any, SpanReference | None]]:
+    return list(zip(scheduler(engine).taken, scheduler(engine).origins, strict=True))
 
 
 async def test_answers_find_their_images_in_any_order(make_service: MakeService) -> None:

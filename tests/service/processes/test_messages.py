@@ -10,6 +10,7 @@ from service.processes.messages import (
     Lives,
     Record,
     Submission,
+    TracedSubmission,
     most_bytes,
     pack_header,
     pack_record,
@@ -19,6 +20,7 @@ from service.processes.messages import (
 
 RECORDS: list[tuple[Kind, Record]] = [
     (Kind.SUBMISSION, Submission(2**63, 2**62, 7, 14, 15, 12.5)),
+    (Kind.TRACED_SUBMISSION, TracedSubmission(1, 2, 7, 14, 15, 12.5, bytes(range(16)), bytes(range(8)))),
     (Kind.CANCELLATION, Cancellation(3)),
     (Kind.ANSWER, Answer(4, 1, 32, 0.25, 0.5)),
 ]
