@@ -13,6 +13,8 @@ answers; medians are printed. All but the first are those of benchmarks/peers, w
 - patchserve: `patchserve serve`, multipart; patchserve-raw: the image as the body. With one lane, as in front of a GPU:
   several would halve the batches of an engine that has nothing to compute
 - patchserve-process: as patchserve, each image decoded in a process that can be killed
+- patchserve-traced-10, patchserve-traced-100: as patchserve-raw, with traces of so many percent of the requests, sent
+  to a collector in this program that counts spans and drops them
 - fastapi: an endpoint that calls the same preprocessing and ONNX Runtime; mosec, litserve, bentoml, ray: likewise
 
 Linux only; wrk must be installed. Recorded runs are in docs/performance/host-cost.md.
@@ -31,6 +33,7 @@ import typer
 from fastapi import FastAPI, UploadFile
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.collector import collecting
 from benchmarks.images import make_jpegs
 from benchmarks.peers import processes
 from benchmarks.peers.catalog import OURS, SERVERS, Server
@@ -98,12 +101,26 @@ _EMPTY = Server(
 )
 _OURS = replace(SERVERS[OURS], command=(*SERVERS[OURS].command, "--engine-lanes", "1"))
 _BATCH_PATCHES = 2048  # as patchserve with one lane
+_COLLECTOR_PORT = 14318
+
+
+def _traced(share: float) -> Server:
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{_COLLECTOR_PORT}",
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": str(share),
+    }
+    return replace(_OURS, command=(*_OURS.command, "--tracing"), variables=variables)
+
+
 _PEERS = ("fastapi", "mosec", "litserve", "bentoml", "ray")
 _CANDIDATES: Mapping[str, Server] = {
     "empty": _EMPTY,
     "patchserve": replace(_OURS, form="multipart"),
     "patchserve-raw": _OURS,
     "patchserve-process": replace(_OURS, command=(*_OURS.command, "--decode-isolation", "process"), form="multipart"),
+    "patchserve-traced-10": _traced(0.1),
+    "patchserve-traced-100": _traced(1.0),
     **{name: replace(SERVERS[name], batch_patches=_BATCH_PATCHES) for name in _PEERS},
 }
 
@@ -122,7 +139,7 @@ def command(
     counts = connections or [1, 8, 32]
     turns: dict[tuple[str, int], list[Result]] = {}
     processes.adopt_orphans()
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, collecting(_COLLECTOR_PORT) as spans:
         model = write_instant_model(Path(folder) / "instant.onnx")
         place = Place(environments.absolute(), Path(folder))
         for turn in range(1, rounds + 1):
@@ -130,6 +147,7 @@ def command(
                 cells = [(Cell("instant", "224", count, name, turn), float(seconds)) for count in counts]
                 for result in visit(_CANDIDATES[name], model, {"224": task}, cells, place):
                     turns.setdefault((name, result.cell.connections), []).append(result)
+    print(f"{len(spans)} exports of {sum(spans)} spans")
     print("| server | connections | CPU-ms per request | of each turn | requests/s | p50 ms | p99 ms |")
     print("|---|---|---|---|---|---|---|")
     for count in counts:

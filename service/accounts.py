@@ -47,7 +47,7 @@ class Accounts:
         arrived_s = state["arrived_s"]
         timing = timing_of(jobs, upload.ended_s - arrived_s, now_s - arrived_s)
         count_images(self._metrics, jobs)
-        if (span := span_of(state)) is not None:
+        if (span := span_of(state)) is not None and span.reference is not None:
             stages = [each for place, job in enumerate(jobs) for each in stages_of(job, place, now_s)]
             span.add([Stage("upload", arrived_s, upload.ended_s), *stages], facts_of(jobs, upload.bytes))
         self._slow.tell(request.scope, timing, jobs, upload, now_s)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 
 _NEEDED = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
 _PROTOCOL = "http/protobuf"
+_ALL = "parentbased_always_on"
+_SAMPLERS = (
+    "always_on",
+    "always_off",
+    "traceidratio",
+    _ALL,
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+)
 FLUSH_S = 1.0
 
 
@@ -24,7 +34,7 @@ def check_tracing(settings: TraceSettings, environment: Mapping[str, str] = os.e
     """Whether the traces that are asked for can be made.
 
     Raises:
-        StartError: if the libraries are not installed, or if the environment asks for another exporter than there is.
+        StartError: if the libraries are not installed, or if the environment asks for what there is not.
     """
     if not settings.tracing:
         return
@@ -36,6 +46,17 @@ def check_tracing(settings: TraceSettings, environment: Mapping[str, str] = os.e
     for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         if (protocol := environment.get(name) or _PROTOCOL) != _PROTOCOL:
             raise StartError(f"{name} is {protocol!r}: only {_PROTOCOL} is spoken, at port 4318 of most collectors")
+    _check_sampler(environment)
+
+
+def _check_sampler(environment: Mapping[str, str]) -> None:
+    """The library samples everything where it does not understand, which is dear."""
+    sampler = (environment.get("OTEL_TRACES_SAMPLER") or _ALL).lower()
+    if sampler not in _SAMPLERS:
+        raise StartError(f"OTEL_TRACES_SAMPLER is {sampler!r}: choose {', '.join(_SAMPLERS)}")
+    share = environment.get("OTEL_TRACES_SAMPLER_ARG", "")
+    if sampler.endswith("ratio") and not re.fullmatch(r"0?\.\d+|[01](\.0*)?", share):
+        raise StartError(f"OTEL_TRACES_SAMPLER_ARG is {share!r}: {sampler} needs a number from 0 to 1, such as 0.1")
 
 
 def open_tracing(

@@ -56,12 +56,22 @@ def test_a_service_without_traces_imports_no_sdk(artifact: object) -> None:
         ("OTEL_TRACES_EXPORTER", "zipkin"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
     ],
 )
-def test_an_exporter_that_there_is_not_ends_the_start(name: str, value: str) -> None:
+def test_what_there_is_not_ends_the_start(name: str, value: str) -> None:
     with pytest.raises(StartError, match=f"{name} is '{value}'"):
         check_tracing(ON, {name: value})
     check_tracing(TraceSettings(), {name: value})  # nobody asked
+
+
+@pytest.mark.parametrize("share", ["", "10", "10%", "1.5", "-0.1", "nan", "1e-3"])
+def test_a_share_that_is_none_ends_the_start(share: str) -> None:
+    for sampler in ("traceidratio", "parentbased_traceidratio"):
+        with pytest.raises(StartError, match="from 0 to 1"):
+            check_tracing(ON, {"OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": share})
+        for good in ("0", "1", "0.1", ".5", "1.0"):
+            check_tracing(ON, {"OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": good})
 
 
 def test_a_number_that_is_none_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

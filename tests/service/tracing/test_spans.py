@@ -151,17 +151,23 @@ async def test_a_refused_image_shows_where_it_failed(traced: Tracer) -> None:
     assert request.status.status_code == StatusCode.UNSET  # the client's mistake, by the conventions
 
 
-async def test_a_failed_run_is_a_failed_batch(traced: Tracer, red: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_run_is_a_failed_batch_and_a_slow_one_a_line(
+    traced: Tracer, red: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from service.runner import BatchRunner
 
     async def fail(*_: Any, **__: Any) -> None:
+        await asyncio.sleep(0.02)
         raise OSError
 
     monkeypatch.setattr(BatchRunner, "run", fail)
-    async with traced() as service:
+    async with traced(slow_request_ms=10) as service:
         assert (await service.client.post("/classify", content=red, headers=PNG)).status_code == 500
         [request], [batch] = service.spans("POST /classify"), service.spans("batch")
         [queue] = service.spans("queue")
+        [slow] = service.lines("slow_request")
+    assert (slow["trace_id"], slow["route"], slow["errors"]) == (ids(request)[0], "/classify", ["internal"])
+    assert slow["milliseconds"]["total"] >= 20
     assert [each.status.status_code for each in (request, batch, queue)] == [StatusCode.ERROR] * 3
     assert facts(request)["error.type"] == "internal"
 
