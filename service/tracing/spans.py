@@ -115,7 +115,7 @@ class RequestSpan:
         self.reference = SpanReference(trace_id, span_id) if context.trace_flags.sampled else None
 
     def add(self, stages: Sequence[Stage], facts: Mapping[str, int]) -> None:
-        """Stages that are over, as spans below this one, and numbers of the whole request; for naught if not sampled."""
+        """Stages that are over, as spans below this one that is sampled, and numbers of the whole request."""
         self._span.set_attributes(_ours(facts))
         below = set_span_in_context(self._span, Context())
         for stage in stages:
