@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from structlog.typing import FilteringBoundLogger
 
-_EXPORTERS = "opentelemetry.exporter"
+_SENDING = {"opentelemetry.exporter": logging.WARNING, "opentelemetry.sdk._shared_internal": logging.ERROR}
 _LOG_EVERY_S = 60.0
 _MOST_REASON = 300
 
@@ -24,12 +24,14 @@ def open_processor(log: FilteringBoundLogger) -> SpanProcessor:
 
 
 def quiet_sdk(log: FilteringBoundLogger, clock: Callable[[], float] = time.monotonic) -> None:
-    """Keep what the library logs out of ours, for it quotes headers of clients; but for what exporters complain of."""
+    """Keep what the library logs out of ours, for it quotes headers of clients; but for what is said of sending."""
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    exporters = logging.getLogger(_EXPORTERS)
-    exporters.setLevel(logging.WARNING)
-    exporters.propagate = False
-    exporters.handlers = [_Complaints(log, clock)]
+    complaints = _Complaints(log, clock)
+    for name, level in _SENDING.items():
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.propagate = False
+        logger.handlers = [complaints]
 
 
 class _Complaints(logging.Handler):
