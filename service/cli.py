@@ -61,8 +61,10 @@ def _options(
 def _serve(context: typer.Context) -> None:
     from service.artifacts import artifact_of  # noqa: PLC0415
     from service.settings import read_settings  # noqa: PLC0415 - `--version` and `--help` need none of this
+    from service.tracing.opening import check_tracing  # noqa: PLC0415
 
     settings = read_settings(context.args)
+    check_tracing(settings)  # before a checkpoint is exported, which may take minutes
     settings = settings.model_copy(update={"model": artifact_of(settings)})
     from service.cores import usable_cores  # noqa: PLC0415
 

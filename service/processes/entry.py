@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NoReturn
 from service.cores import usable_cores
 from service.errors import StartError
 from service.settings import Settings
-from service.tracing.opening import check_tracing
 
 if TYPE_CHECKING:
     from service.loaded import OpenEngine
@@ -30,7 +29,6 @@ def serve_with_processes(settings: Settings, http_processes: int, open_engine: "
     """
     if sys.platform != "linux":
         raise StartError("--http-workers needs Linux, which deals connections out among processes: leave it at 1")
-    check_tracing(settings)
     folder = _metrics_folder()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # read when prometheus-client is imported
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads here, and this process forks

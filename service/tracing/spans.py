@@ -59,11 +59,11 @@ class Tracing:
 
     def begin(self, scope: Scope, arrived_s: float) -> "RequestSpan":
         """The span of a request, in the trace that its headers name, or in a new one."""
+        now_ns = self._wall_ns()
         context = propagate.extract(scope["headers"], Context(), _HEADERS)
-        span = self._requests.start_span(
-            "request", context, SpanKind.SERVER, _server_attributes(scope), start_time=self._wall_ns()
-        )
-        return RequestSpan(self._requests, span, self._wall_ns() - _ns(arrived_s), self._clock)
+        attributes = _server_attributes(scope)
+        span = self._requests.start_span("request", context, SpanKind.SERVER, attributes, start_time=now_ns)
+        return RequestSpan(self._requests, span, now_ns - _ns(arrived_s), self._clock)
 
     def batch_ran(self, model: Model, report: BatchReport) -> None:
         """The span of one engine run, if one of its requests has one."""
