@@ -116,7 +116,7 @@ async def test_a_bad_file_is_refused_and_the_old_model_serves_on(
 
 
 async def test_after_a_bad_file_a_good_one_takes_over(client: httpx.AsyncClient, path: Path) -> None:
-    path.write_bytes(b"")
+    path.write_bytes(b"")  # noqa: ASYNC240 - a file of no bytes
     assert (await reload(client)).json()["code"] == "model_refused"
     new = put(path)
     assert (await reload(client)).status_code == 200
