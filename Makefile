@@ -4,16 +4,19 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CLUSTER_VENV ?= .venv-cluster
 KUBERNETES_VENV ?= .venv-kubernetes
+DOCS_VENV ?= .venv-docs
 LOOPBACK_ONLY = unshare --net $(if $(filter 0,$(shell id -u)),,--map-root-user) sh -c 'ip link set lo up && exec "$$@"' sh
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help serve test faults fuzz long-test check format lock audit docker-test cluster-test kubernetes-test page-test page-screenshots clean
+.PHONY: help serve test faults fuzz long-test check format lock audit docs docs-test docker-test cluster-test kubernetes-test page-test page-screenshots clean
 
 help:
 	@echo "make serve        set up everything and serve the bundled model on http://localhost:8000"
 	@echo "make test         set up everything; format, lint, types, import contracts, tests"
 	@echo "make faults       the catalogue of faults against a running service, with a report of what it cost"
 	@echo "make long-test    tests that take minutes: kills of data sets, planted faults, examples of pages"
+	@echo "make docs         the documentation as a site in build/site; a broken link or anchor fails"
+	@echo "make docs-test    every command of README and docs that can run here; the quick ones are in make test too"
 	@echo "make check        the same without the tests"
 	@echo "make format       format and mend what can be mended"
 	@echo "make docker-test  build the image and classify with the container; try Compose, proxy and alert rules"
@@ -77,6 +80,19 @@ audit: | $(BIN)/uv
 fuzz: $(VENV)/test-ready
 	$(BIN)/python -m pytest --hypothesis-profile=thorough tests/service/test_scheduler_machine.py tests/service/test_openapi.py tests/fuzz
 
+# An environment of its own: nothing here needs what builds the site.
+$(DOCS_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/pip install --quiet uv
+	$(DOCS_VENV)/bin/uv pip install --quiet --python $(DOCS_VENV)/bin/python --group docs
+	touch $@
+
+docs: $(DOCS_VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
+
+docs-test: $(VENV)/test-ready
+	$(BIN)/python -m pytest -m "docs or not docs" tests/docs
+
 docker-test:
 	bash docker/test.sh
 
@@ -122,4 +138,4 @@ page-screenshots: $(VENV)/page-ready | $(CHROMIUM)
 	CHROMIUM=$(CHROMIUM) $(BIN)/python tests/page/screenshots.py docs/page
 
 clean:
-	rm -rf $(VENV) $(CLUSTER_VENV) $(KUBERNETES_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLUSTER_VENV) $(KUBERNETES_VENV) $(DOCS_VENV) build/site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,140 @@
+"""Every example of README, SECURITY.md and docs runs against one service, or stands in `NOT_RUN` with the reason.
+
+make docs-test      with the dear ones: commands that start a service, make load, classify data sets or export
+"""
+
+import json
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commanded import Commands
+from page_examples import NO_EXAMPLES, ROOT, Example, Filling, Shell, blocks, examples, pages
+from served_process import COMMAND, served
+
+ELSEWHERE = {"docs/open-inference-protocol.md"}  # tests/service/v2/test_documentation.py, which compares the output too
+DEAR = ("patchserve serve ", "patchserve batch ", "patchserve bench ", "patchserve key ", "python -m ")
+NOT_RUN = {
+    "sets up an environment, then does what the tests do in theirs": ("make serve", "make test"),
+    "downloads packages": (
+        "pip install '.[cpu,train]'",
+        "pip install 'patchserve[cpu,batch]'",
+        "pip install 'patchserve[cpu,cluster]'",
+        "pip install 'patchserve[client]'",
+    ),
+    "downloads the repository": ("git clone URL-OF-THIS-REPOSITORY patchserve && cd patchserve",),
+    "downloads a checkpoint; tests/export/sources does it with a hub of its own": ("patchserve serve hf:ORG/NAME",),
+    "trains for hours; tests/model/test_train.py does it in small": (
+        "python -m model.train --data photos/train --test photos/test --variant Ti/16 --output runs/photos",
+    ),
+    "needs a trained checkpoint and labelled photographs; tests/export does it with small ones": (
+        "python -m export.to_onnx runs/photos/model.safetensors -o photos.onnx --report",
+        "python -m export.to_onnx model.safetensors --precision int8 --calibrate photos/ --accuracy-folder validation/",
+    ),
+    "needs Docker: make docker-test": (
+        "docker compose --profile cpu up --build --detach --wait",
+        "docker run --read-only --cap-drop ALL --security-opt no-new-privileges --memory 3g --pids-limit 256 "
+        "-p 127.0.0.1:8000:8000 -v ./keys:/run/patchserve-keys:ro "
+        "-e PATCHSERVE_API_KEYS_FILE=/run/patchserve-keys -e PATCHSERVE_DECODE_THREADS=2 patchserve:cpu",
+    ),
+    "needs Ray: make cluster-test": (
+        "patchserve batch photos/ -o results.parquet --ray --ray-actors 2",
+        "patchserve cluster serve vit.onnx --max-replicas 4",
+        "patchserve cluster serve vit.onnx --max-replicas 8 --address auto --host 0.0.0.0",
+        "serve run service.cluster:build model=/models/vit.onnx max_replicas=8",
+    ),
+    "needs a GPU": (
+        "python -m benchmarks.gpu",
+        "python -m benchmarks.gpu --provider tensorrt",
+        "python -m pytest -m gpu",
+    ),
+}
+LEFT_OUT = {command for commands in NOT_RUN.values() for command in commands}
+
+
+def found() -> list[Example]:
+    """All examples but those that another test runs."""
+    return [each for page in pages() for each in examples(page) if each.page not in ELSEWHERE]
+
+
+def cases(language: str) -> list[Any]:
+    return [
+        pytest.param(each, id=str(each), marks=[pytest.mark.docs] if each.text.startswith(DEAR) else [])
+        for each in found()
+        if each.language == language and each.text not in LEFT_OUT
+    ]
+
+
+def test_every_block_says_what_it_is() -> None:
+    """A block without a language would be neither run nor left out."""
+    wrong = {(page.name, language) for page in pages() for language, _ in blocks(page)}
+    assert {each for each in wrong if each[1] not in NO_EXAMPLES | {"sh", "console", "python"}} == set()
+
+
+def test_what_is_left_out_is_on_a_page() -> None:
+    assert LEFT_OUT - {each.text for each in found()} == set()
+
+
+@pytest.mark.parametrize("example", cases("python"))
+def test_a_program_runs(example: Example, filled_in: Filling, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(filled_in(example.text), example.page, "exec"), {"__name__": "__main__"})  # noqa: S102
+    out = capsys.readouterr().out
+    assert bool(out) == ("print(" in example.text)
+    assert "failed" not in out
+
+
+@pytest.mark.parametrize("example", cases("sh"))
+def test_a_command_runs(example: Example, shell: Shell, commands: Commands, filled_in: Filling, place: Path) -> None:
+    text = filled_in(example.text)
+    if text.startswith("patchserve serve "):
+        start(text)
+        return
+    status, out, error = commands(*words(text)) if is_plain(text) else shell(text)
+    assert status == 0, out + error
+    written = re.findall(r"(?:--output|-o|--html|>>?) (\S+)", text)
+    assert out or written or text.startswith("kill "), "it said nothing and wrote nothing"
+    assert [name for name in written if not (place / name).exists()] == []
+
+
+def is_plain(text: str) -> bool:
+    """Whether it needs neither a shell nor a process of its own, which takes a second."""
+    return text.startswith("patchserve ") and not re.search(r"[|<>&;$`]", text)
+
+
+def words(text: str) -> list[str]:
+    """The arguments, wildcards resolved."""
+    split = shlex.split(text)[1:]
+    return [name for word in split for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
+
+
+def start(command: str) -> None:
+    """Start a service as the command says, but on any free port."""
+    arguments = words(re.sub(r" --port \d+", "", command))
+    with served(Path(), command=[*COMMAND, *arguments], variables={"PYTHONPATH": str(ROOT)}) as process:
+        assert process.get("/readyz")[0] == 200
+
+
+def shape(document: Any) -> Any:
+    """Names and kinds of a document."""
+    if isinstance(document, dict):
+        return {name: shape(value) for name, value in document.items()}
+    return [shape(each) for each in document] if isinstance(document, list) else type(document)
+
+
+def answers() -> list[Any]:
+    """Commands with the JSON that stands below them."""
+    return [
+        pytest.param(command, answer, id=f"{page.name}: {command[:60]}")
+        for page in pages()
+        for (_, command), (language, answer) in pairwise(blocks(page))
+        if language == "json"
+    ]
+
+
+@pytest.mark.parametrize(("command", "answer"), answers())
+def test_an_answer_looks_as_shown(command: str, answer: str, shell: Shell, filled_in: Filling) -> None:
+    _, out, _ = shell(filled_in(command.removeprefix("$ ")))
+    assert shape(json.loads(out)) == shape(json.loads(answer))
