@@ -58,8 +58,13 @@ def key_line() -> str:
 
 @pytest.fixture
 def place(things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Those files anew, as the current folder."""
-    folder = shutil.copytree(things, tmp_path / "place", symlinks=True)
+    """Those files as the current folder, for one example to write into."""
+    folder = tmp_path / "place"
+    folder.mkdir()
+    for thing in things.iterdir():
+        (folder / thing.name).symlink_to(thing)
+    (folder / "keys").unlink()
+    shutil.copy(things / "keys", folder)
     monkeypatch.chdir(folder)
     return folder
 
