@@ -28,6 +28,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).symlink_to(ROOT / name)
     (folder / "model.onnx").symlink_to(MODEL)
     (folder / "photos.onnx").symlink_to(MODEL)
+    write_artifact(folder / "colours.onnx")
     _write_images(folder)
     _write_models(folder / "models")
     (folder / "keys").write_text(f"{key_line()}\n")
