@@ -111,11 +111,13 @@ def filled_in(service: ServedProcess) -> Filling:
 @pytest.fixture
 def shell(place: Path, programs: Path) -> Shell:
     """Runs a command of a page: status, standard output, standard error."""
-    variables = environment(PATH=f"{programs}:/usr/bin:/bin", PYTHONPATH=str(ROOT), PYTHONWARNINGS="error", KEY=KEY)
+    variables = environment(
+        PATH=f"{programs}:/usr/bin:/bin", PYTHONPATH=str(ROOT), PYTHONWARNINGS="error", HF_HUB_OFFLINE="1", KEY=KEY
+    )
 
     def run(command: str) -> tuple[int, str, str]:
         words = ["bash", "-euo", "pipefail", "-c", command]
-        done = subprocess.run(words, check=False, env=variables, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(words, check=False, env=variables, capture_output=True, text=True, timeout=600)
         return done.returncode, done.stdout, done.stderr
 
     return run

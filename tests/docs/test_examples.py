@@ -27,7 +27,10 @@ NOT_RUN = {
         "pip install 'patchserve[client]'",
     ),
     "downloads the repository": ("git clone URL-OF-THIS-REPOSITORY patchserve && cd patchserve",),
-    "downloads a checkpoint; tests/export/sources does it with a hub of its own": ("patchserve serve hf:ORG/NAME",),
+    "downloads a checkpoint; tests/export/sources does it with a hub of its own": (
+        "patchserve serve hf:ORG/NAME",
+        "python -m export.to_onnx hf:ORG/NAME -o model.onnx",
+    ),
     "trains for hours; tests/model/test_train.py does it in small": (
         "python -m model.train --data photos/train --test photos/test --variant Ti/16 --output runs/photos",
     ),
