@@ -76,8 +76,15 @@ def cases(language: str) -> list[Any]:
 
 def test_every_block_says_what_it_is() -> None:
     """A block without a language would be neither run nor left out."""
-    wrong = {(page.name, language) for page in pages() for language, _ in blocks(page)}
-    assert {each for each in wrong if each[1] not in NO_EXAMPLES | {"sh", "console", "python"}} == set()
+    known = NO_EXAMPLES | {"sh", "console", "python"}
+    assert {(page.name, language) for page in pages() for language, _ in blocks(page) if language not in known} == set()
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_no_block_is_overlooked(page: Path) -> None:
+    """One that is indented, fenced by other signs, or not closed."""
+    fences = re.findall(r"^[ >]*(?:```|~~~)", page.read_text("utf-8"), re.MULTILINE)
+    assert len(fences) == 2 * len(blocks(page))
 
 
 def test_what_is_left_out_is_on_a_page() -> None:
