@@ -4,7 +4,7 @@ Pure and synchronous, owned by the event loop's thread; the clock's readings are
 reservation to its answer. Two rates are learnt from finished work: patches a second of the engine and images a second
 of one decode thread.
 
-When several processes share one engine, each has an admission of its own; what they hold together is in the ledger.
+Of several processes each has an admission of its own; what they hold together is in the ledger.
 """
 
 import math
@@ -62,6 +62,11 @@ class Rate(Speed):
         """Units a second; 0 while nothing is known."""
         return self._units / self._seconds if self._seconds > 0 else 0.0
 
+    @property
+    def all_per_s(self) -> float:
+        """The same of all engines of the service."""
+        return self.per_s
+
 
 class Ledger:
     """What is accepted and not yet answered: here and, in `all_`, with the other processes of the service."""
@@ -72,8 +77,13 @@ class Ledger:
 
     @property
     def all_queue_patches(self) -> int:
-        """Patches before the engine."""
+        """Patches accepted and not yet answered."""
         return self.queue_patches
+
+    @property
+    def engine_queue_patches(self) -> int:
+        """Patches before the engine that this process gives its images to."""
+        return self.all_queue_patches
 
     @property
     def all_upload_bytes(self) -> int:
@@ -205,7 +215,7 @@ class Admission:
 
     def engine_wait_s(self) -> float:
         """How long the engine will need for what is accepted."""
-        return self._engine_speed.time_for(self.ledger.all_queue_patches)
+        return self._engine_speed.time_for(self.ledger.engine_queue_patches)
 
     def refusal(self) -> Overloaded:
         """The answer to what is not accepted, with the time after which to try again."""

@@ -15,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from service.access import Gate, guarded, open_gate
 from service.accounts import Accounts, SlowLog
 from service.admin import admin_router
-from service.admission import Admission, Ledger, Rate, Speed
+from service.admission import Admission, Ledger, Speed
 from service.brownout import BrownOut, steps_of
 from service.canary import Canary
 from service.classify import Classifier, ShortWay, classify_router
@@ -32,6 +32,7 @@ from service.loaded import Loaded, Loader, open_engine
 from service.logs import open_log, standard_error
 from service.metrics import Metrics
 from service.models import Behind, Models
+from service.neighbours import Neighbours
 from service.observers import DecodeObserver, EngineObserver
 from service.openapi import describe_keys
 from service.page_files import page_router
@@ -60,7 +61,7 @@ def create_app(
     lifecycle: Lifecycle | None = None,
     log: FilteringBoundLogger | None = None,
     clock: Callable[[], float] = time.monotonic,
-    share_reload: Callable[[Reload], Reload] = lambda reload: reload,
+    neighbours: Neighbours | None = None,
     tracing: "Tracing | None" = None,
 ) -> FastAPI:
     """Load the models and put the service together around them, all in this process.
@@ -71,20 +72,20 @@ def create_app(
         lifecycle: written by a server that drains; by default nobody does.
         log: by default standard error.
         clock: monotonic, seconds.
-        share_reload: makes of the reload of this process what the routes of the admin call.
+        neighbours: what it has in common with other processes like this one; by default there are none.
         tracing: by default that of the settings.
 
     Raises:
         StartError: if the model, the provider or the settings cannot serve.
     """
     log = log or open_log(settings, standard_error(), is_terminal=False)
-    gate = open_gate(settings, clock=clock)
+    neighbours = neighbours or Neighbours(open_gate(settings, clock=clock))
     tracing = tracing or open_tracing(settings, log, clock)
     lifecycle = lifecycle or Lifecycle()
-    metrics, rate = Metrics(), Rate()
-    metrics.watch("engine_patches_per_second", "Speed of the engine, moving average", lambda: rate.per_s)
+    metrics, speed = Metrics(), neighbours.speed
+    metrics.watch("engine_patches_per_second", "Speed of the engine, moving average", lambda: speed.all_per_s)
     decoders = open_decoders(settings, metrics, log)
-    observer = EngineObserver(metrics, rate, log, lambda _: lifecycle.fail())
+    observer = EngineObserver(metrics, speed, log, lambda _: lifecycle.fail())
     given = iter([engine] if engine else [])
     runs = Runs(clock)
 
@@ -114,19 +115,19 @@ def create_app(
         async def switch(change: Change[Loaded]) -> None:
             models.put(change.name, [behind(loaded) for loaded in change.after])
 
-        return share_reload(Reloading(library, switch, metrics, log))
+        return neighbours.share_reload(Reloading(library, switch, metrics, log))
 
     backend = Backend(
         versions={name: [behind(loaded) for loaded in versions] for name, versions in library.versions().items()},
         default=library.default,
-        speed=rate,
-        ledger=Ledger(),
+        speed=speed,
+        ledger=neighbours.ledger,
         connect=connect,
         open=_nothing,
         close=_nothing,
     )
     return assemble_app(
-        settings, backend, decoders, metrics, lifecycle, log, clock, gate, tracing, [look_for_a_hung_run]
+        settings, backend, decoders, metrics, lifecycle, log, clock, neighbours.gate, tracing, [look_for_a_hung_run]
     )
 
 

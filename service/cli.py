@@ -69,7 +69,11 @@ def _serve(context: typer.Context) -> None:
     from service.cores import usable_cores  # noqa: PLC0415
 
     http_processes = settings.http_processes(usable_cores())
-    if http_processes == 1:
+    if settings.replicas > 1:
+        from service.processes.entry import serve_with_replicas  # noqa: PLC0415
+
+        serve_with_replicas(settings)
+    elif http_processes == 1:
         from service.server import serve  # noqa: PLC0415 - nor does `serve --help`, or a wrong flag, need the framework
 
         serve(settings)

@@ -9,10 +9,12 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
+from service.access import open_gate
 from service.app import create_app
 from service.errors import NotFound
 from service.lifecycle import Lifecycle
 from service.logs import quiet_libraries
+from service.neighbours import Neighbours
 from service.reload import Reload, Reloaded, worst_of
 from service.scaling import WAIT
 from service.settings import Settings
@@ -37,7 +39,8 @@ class Replica:
         Raises:
             StartError: if the model, the provider or the settings cannot serve.
         """
-        app = create_app(self._settings, lifecycle=self._lifecycle, share_reload=self._share)
+        neighbours = Neighbours(open_gate(self._settings), share_reload=self._share)
+        app = create_app(self._settings, lifecycle=self._lifecycle, neighbours=neighbours)
         self._admission = app.state.admission
         return app
 

@@ -298,6 +298,13 @@ class HttpSettings(_Group):
         description="processes that accept, decode and patchify in front of one engine process; "
         "1: everything in one process; 0: chosen from the cores",
     )
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="complete services in processes of their own on the one port, each with an engine and its share of "
+        "the cores: for a small model on a CPU; not with --http-workers",
+    )
     patch_memory_bytes: int = Field(
         default=134_217_728,
         ge=1_048_576,

@@ -6,9 +6,12 @@ may be late by a moment but never torn.
 
 import enum
 import mmap
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+
+from service.metrics import Metrics
 
 _CELLS = 8
 
@@ -26,7 +29,7 @@ class Column(enum.IntEnum):
 
 
 class Board:
-    """Row 0 is the engine process, row i the HTTP process i.
+    """Row 0 is the engine process, row i the HTTP process i; of replicas each is one of these, and row 0 stays empty.
 
     Args:
         http_processes: rows after the engine's.
@@ -48,8 +51,20 @@ class Board:
         """The sum over all processes."""
         return float(self._cells[:, column].sum())
 
+    def living(self) -> int:
+        """How many processes that serve HTTP are ready."""
+        return int((self._cells[1:, Column.LIFE] > 0).sum())
+
     def clear(self, row: int) -> None:
         """A process has died: nothing of its work is left. Its count of restarts stays."""
         restarts = self._cells[row, Column.RESTARTS]
         self._cells[row] = 0
         self._cells[row, Column.RESTARTS] = restarts
+
+
+def watch_processes(metrics: Metrics, board: Board) -> None:
+    """The gauges of processes, which whichever of them is asked answers for all."""
+    lost, restarts = partial(board.total, Column.LOG_LINES_LOST), partial(board.total, Column.RESTARTS)
+    metrics.watch("log_lines_lost", "Log lines that could not be written", lost)
+    metrics.watch("process_restarts", "Processes started again after they died", restarts)
+    metrics.watch("http_processes_up", "HTTP processes that serve", board.living)

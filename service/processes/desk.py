@@ -9,14 +9,14 @@ from typing import cast
 from structlog.typing import FilteringBoundLogger
 
 from model.preprocess import PatchSequence
-from service.errors import DeadlineExceeded, Draining, NotFound, Overloaded
+from service.errors import DeadlineExceeded, Draining, Overloaded
+from service.processes.calls import carry_out
 from service.processes.channel import Channel
 from service.processes.documents import (
     Document,
     Holding,
     Prepared,
     ReloadCall,
-    ReloadEnd,
     read_document,
     write_document,
 )
@@ -161,13 +161,7 @@ class Desk:
             self._log.error("bad_submission")
 
     async def _reload_for(self, lives: Lives, asked: ReloadCall) -> None:
-        try:
-            ended = ReloadEnd(call=asked.call, reloaded=await self._reload(asked.name))
-        except NotFound:
-            ended = ReloadEnd(call=asked.call, known=False)
-        except Exception:  # noqa: BLE001 - whatever it is, whoever asked is waiting
-            self._log.exception("reload_failed")
-            ended = ReloadEnd(call=asked.call)
+        ended = await carry_out(asked, self._reload, self._log)
         if lives == self._channel.lives:  # else whoever asked is dead
             self._say(ended)
 

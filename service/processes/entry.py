@@ -5,11 +5,14 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from service.cores import usable_cores
 from service.errors import StartError
+from service.processes.shares import check_replicas
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,21 +30,48 @@ def serve_with_processes(settings: Settings, http_processes: int, open_engine: "
     Raises:
         StartError: if the service cannot start, or this system cannot do it.
     """
+    _need_linux("--http-workers")
+    with _ready_to_fork():
+        from service import loaded  # noqa: PLC0415 - its imports read the environment
+        from service.processes.supervisor import Supervisor  # noqa: PLC0415
+
+        shares = {
+            "decode_threads": settings.decode_threads or math.ceil(usable_cores() / http_processes),
+            "max_pixels_in_flight": math.ceil(settings.max_pixels_in_flight / http_processes),
+        }
+        settings = settings.model_copy(update=shares)
+        sys.exit(Supervisor(settings, http_processes, open_engine or loaded.open_engine).run())
+
+
+def serve_with_replicas(settings: Settings) -> NoReturn:
+    """Serve with several processes, each of which is a whole service, until told to stop; does not return.
+
+    Args:
+        settings: everything that can be chosen.
+
+    Raises:
+        StartError: if the service cannot start, or this system cannot do it.
+    """
+    _need_linux("--replicas")
+    check_replicas(settings, usable_cores())
+    with _ready_to_fork():
+        from service.processes.replicas import Replicas  # noqa: PLC0415 - its imports read the environment
+
+        sys.exit(Replicas(settings).run())
+
+
+def _need_linux(flag: str) -> None:
     if sys.platform != "linux":
-        raise StartError("--http-workers needs Linux, which deals connections out among processes: leave it at 1")
+        raise StartError(f"{flag} needs Linux, where processes can share a port: leave it at 1")
+
+
+@contextmanager
+def _ready_to_fork() -> Iterator[None]:
     folder = _metrics_folder()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # read when prometheus-client is imported
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads here, and this process forks
-    from service import loaded  # noqa: PLC0415 - after the variables above
-    from service.processes.supervisor import Supervisor  # noqa: PLC0415
-
-    shares = {
-        "decode_threads": settings.decode_threads or math.ceil(usable_cores() / http_processes),
-        "max_pixels_in_flight": math.ceil(settings.max_pixels_in_flight / http_processes),
-    }
     try:
-        settings = settings.model_copy(update=shares)
-        sys.exit(Supervisor(settings, http_processes, open_engine or loaded.open_engine).run())
+        yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

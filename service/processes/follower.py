@@ -1,20 +1,19 @@
 """The models of an HTTP process: those that the engine process names, as soon as it names them."""
 
 import asyncio
-import itertools
 from collections.abc import Callable
 
 from model.manifest import Manifest, Preprocessing
 from service.engine import Model
-from service.errors import Internal, NotFound, NotReady, StartError
+from service.errors import NotReady, StartError
 from service.models import Behind, Models
+from service.processes.calls import ReloadCalls
 from service.processes.documents import (
     Catalogue,
     Document,
     Holding,
     Prepare,
     Prepared,
-    ReloadCall,
     ReloadEnd,
     Version,
 )
@@ -53,8 +52,7 @@ class Follower:
         self._catalogue = Catalogue(revision=0, default="", names={})
         self._current: dict[str, RemoteVersion] = {}  # by digest
         self._open: set[RemoteVersion] = set()  # those too that are replaced, until their last request has ended
-        self._calls: dict[int, asyncio.Future[ReloadEnd]] = {}
-        self._new_calls = itertools.count(1)
+        self._calls = ReloadCalls(self._queue.say)
         self._preparing: set[asyncio.Task[None]] = set()
 
     # --- start and end ------------------------------------------------------------------------------------------------
@@ -102,9 +100,7 @@ class Follower:
             version.number = numbers.get(version.model.digest, 0)
         for preparing in self._preparing:  # nobody asks any more
             preparing.cancel()
-        for call in self._calls.values():
-            if not call.done():
-                call.set_exception(NotReady())
+        self._calls.fail(NotReady())
         self._follow(catalogue)
         self._greeted.set()
 
@@ -117,8 +113,8 @@ class Follower:
             task = asyncio.get_running_loop().create_task(self._answer(said))
             self._preparing.add(task)
             task.add_done_callback(self._preparing.discard)
-        elif isinstance(said, ReloadEnd) and said.call in self._calls and not self._calls[said.call].done():
-            self._calls[said.call].set_result(said)
+        elif isinstance(said, ReloadEnd):
+            self._calls.hear(said)
 
     def _follow(self, catalogue: Catalogue) -> None:
         """From here on requests find these versions."""
@@ -183,14 +179,4 @@ class Follower:
         """
         if not self._queue.engine_up():
             raise NotReady
-        number = next(self._new_calls)
-        call: asyncio.Future[ReloadEnd] = asyncio.get_running_loop().create_future()
-        self._calls[number] = call
-        self._queue.say(ReloadCall(call=number, name=name))
-        try:
-            ended = await call
-        finally:
-            del self._calls[number]
-        if ended.reloaded is None:
-            raise Internal if ended.known else NotFound
-        return ended.reloaded
+        return await self._calls(name)

@@ -12,7 +12,7 @@ from service.errors import StartError
 from service.lifecycle import Lifecycle
 from service.logs import BackgroundStream, open_log, quiet_libraries
 from service.metrics import Metrics
-from service.processes.board import Column
+from service.processes.board import Column, watch_processes
 from service.processes.follower import Follower
 from service.processes.ledger import BoardLedger, BoardSpeed
 from service.processes.shared import ENGINE_ROW, Seat, Shared
@@ -41,7 +41,7 @@ def run_http_process(settings: Settings, shared: Shared, report: Connection, sea
     if shared.gate is not None:
         shared.gate.count_as(seat.row - 1)
     metrics = Metrics()
-    watch_board(metrics, shared)
+    watch_engine(metrics, shared)
     decoders = open_decoders(settings, metrics, log)
 
     def give_up(error: StartError) -> NoReturn:
@@ -91,19 +91,13 @@ def _connect(shared: Shared, seat: Seat, follower: Follower) -> Backend:
     )
 
 
-def watch_board(metrics: Metrics, shared: Shared) -> None:
-    """The gauges that whichever process is asked answers for all."""
+def watch_engine(metrics: Metrics, shared: Shared) -> None:
+    """The gauges of the engine process, and those of all."""
     board = shared.board
     metrics.watch(
         "engine_patches_per_second",
         "Speed of the engine, moving average",
         lambda: board.read(ENGINE_ROW, Column.PATCHES_PER_S),
     )
-    metrics.watch("log_lines_lost", "Log lines that could not be written", lambda: board.total(Column.LOG_LINES_LOST))
     metrics.watch("engine_up", "1 while the engine process is ready", shared.engine_up)
-    metrics.watch(
-        "http_processes_up",
-        "HTTP processes that serve",
-        lambda: sum(board.read(seat.row, Column.LIFE) > 0 for seat in shared.seats),
-    )
-    metrics.watch("process_restarts", "Processes started again after they died", lambda: board.total(Column.RESTARTS))
+    watch_processes(metrics, board)

@@ -1,6 +1,6 @@
-"""Admission's numbers when several HTTP processes share one engine: each writes its row of the board."""
+"""Admission's numbers when a service has several processes: each writes its row of the board."""
 
-from service.admission import Ledger, Speed
+from service.admission import Ledger, Rate, Speed
 from service.processes.board import Board, Column
 from service.processes.shared import ENGINE_ROW
 
@@ -15,7 +15,7 @@ class BoardLedger(Ledger):
 
     @property
     def all_queue_patches(self) -> int:
-        """Patches before the engine, of all processes."""
+        """Patches accepted and not yet answered, of all processes."""
         return int(self._board.total(Column.QUEUE_PATCHES))
 
     @property
@@ -44,3 +44,31 @@ class BoardSpeed(Speed):
     def per_s(self) -> float:
         """Patches a second; 0 while nothing is known."""
         return self._board.read(ENGINE_ROW, Column.PATCHES_PER_S)
+
+
+class ReplicaLedger(BoardLedger):
+    """Of a process with an engine of its own: limits are those of the service, waiting is for its own engine."""
+
+    @property
+    def engine_queue_patches(self) -> int:
+        """Patches before the engine of this process."""
+        return self.queue_patches
+
+
+class ReplicaRate(Rate):
+    """Speed of the engine in this process, shown to the others. Args: the board, and the row of this process."""
+
+    def __init__(self, board: Board, row: int) -> None:
+        super().__init__()
+        self._board = board
+        self._row = row
+
+    def observe(self, units: float, seconds: float) -> None:
+        """Learn that `units` took `seconds`."""
+        super().observe(units, seconds)
+        self._board.write(self._row, Column.PATCHES_PER_S, self.per_s)
+
+    @property
+    def all_per_s(self) -> float:
+        """The same of all engines of the service."""
+        return self._board.total(Column.PATCHES_PER_S)
