@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -78,7 +79,8 @@ def run_replica(settings: Settings, common: Common, line: Connection, row: int, 
     def serving() -> None:
         board.write(row, Column.LIFE, life)
         log.info("models_loaded", **app.state.models.facts())
-        line.send(None)
+        with suppress(OSError):  # without the parent it ends, and need not say more
+            line.send(None)
         reloads.open()
 
     server = Server(config, lifecycle, settings.drain_delay_s, (signal.SIGTERM,), serving)

@@ -1,0 +1,172 @@
+"""Two replicas, real processes. One service for the file: each test leaves it as it found it, the last one ends it."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from served_process import COMMAND, ServedProcess, environment, served, statuses
+
+from service.cores import usable_cores
+
+from .test_reload import KEYS, classify, outcome_of, put, reload
+from .test_supervisor import REQUEST, alive, ask, children, metric, metric_folders, until
+
+pytestmark = pytest.mark.skipif(usable_cores() < 2, reason="two replicas need two cores")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("replicas") / "colours.onnx"
+    put(path, "1.0", "colours")
+    return path
+
+
+@pytest.fixture(scope="module")
+def service(file: Path) -> Iterator[ServedProcess]:
+    with two_replicas(file) as service:
+        yield service
+
+
+@contextmanager
+def two_replicas(file: Path) -> Iterator[ServedProcess]:
+    keys = {"PATCHSERVE_API_KEYS": KEYS, "PATCHSERVE_ALLOW_ANONYMOUS": "true"}
+    with served(file, replicas=2, drain_delay_s=0, variables=keys) as service:
+        yield service
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Meanwhile only the others accept."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: " T " in Path(f"/proc/{pid}/stat").read_text())
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def digests(service: ServedProcess) -> list[str]:
+    """What each replica answers with."""
+    found = []
+    for pid in children(service.process.pid):
+        with stopped(pid):
+            found.append(outcome_of(classify(service)))
+    return found
+
+
+def both_serve(service: ServedProcess) -> bool:
+    return metric(service, "http_processes_up") == 2
+
+
+def test_each_replica_answers_on_cores_of_its_own(service: ServedProcess) -> None:
+    one, two = children(service.process.pid)
+    assert os.sched_getaffinity(one) | os.sched_getaffinity(two) == os.sched_getaffinity(0)
+    assert not os.sched_getaffinity(one) & os.sched_getaffinity(two)
+    for pid in (one, two):
+        with stopped(pid):
+            assert statuses(ask(service)) == [200]
+            assert service.get("/readyz")[0] == 200
+
+
+def test_whoever_is_asked_knows_what_all_have_done(service: ServedProcess) -> None:
+    before = metric(service, 'requests_total{outcome="ok",route="/classify"}')
+    assert len(digests(service)) == 2
+    for pid in children(service.process.pid):
+        with stopped(pid):
+            assert metric(service, 'requests_total{outcome="ok",route="/classify"}') == before + 2
+            assert metric(service, "queue_patches") == metric(service, "upload_bytes") == 0
+            assert both_serve(service)
+
+
+def test_a_reload_is_done_when_all_have_done_it(service: ServedProcess, file: Path) -> None:
+    new = put(file, "2.0", "colours")
+    for pid in children(service.process.pid):
+        with stopped(pid):
+            assert outcome_of(classify(service)) != new
+    status, document = reload(service, "colours/")
+    [changed] = document["models"]
+    assert (status, changed["outcome"], changed["new"]["digest"]) == (200, "reloaded", new)
+    assert digests(service) == [new, new]
+    assert reload(service, "unknown/")[0] == 404
+
+
+def test_a_bad_file_displaces_nothing(service: ServedProcess, file: Path) -> None:
+    before, good = digests(service), file.read_bytes()
+    file.write_bytes(b"no model")
+    status, document = reload(service)
+    assert (status, document["code"]) == (409, "model_refused")
+    assert digests(service) == before
+    file.write_bytes(good)
+
+
+def test_sighup_reloads_all(service: ServedProcess, file: Path) -> None:
+    reloaded = metric(service, 'reloads_total{outcome="reloaded"}')
+    new = put(file, "3.0", "colours")
+    service.process.send_signal(signal.SIGHUP)
+    until(lambda: metric(service, 'reloads_total{outcome="reloaded"}') == reloaded + 2)
+    assert digests(service) == [new, new]
+
+
+def test_a_dead_replica_loses_only_its_own_requests_and_all_serve_what_its_successor_does(
+    service: ServedProcess, file: Path
+) -> None:
+    one, two = children(service.process.pid)
+    with stopped(one):
+        of_two = service.connect()
+        of_two.send(REQUEST[:-10])
+        until(lambda: metric(service, "upload_bytes") > 0)
+    with of_two:
+        new = put(file, "4.0", "colours")
+        os.kill(one, signal.SIGKILL)
+        until(lambda: not alive(one))
+        assert statuses(ask(service)) == [200]
+        of_two.send(REQUEST[-10:])
+        assert statuses(of_two.reply()) == [200]
+    until(lambda: both_serve(service))
+    until(lambda: digests(service) == [new, new])
+    assert two in children(service.process.pid)
+    assert metric(service, "process_restarts") == 1
+
+
+def test_the_end_finishes_what_was_accepted(service: ServedProcess) -> None:
+    everybody = children(service.process.pid)
+    with service.connect() as conversation:
+        conversation.send(REQUEST[:-10])
+        until(lambda: metric(service, "upload_bytes") > 0)
+        service.process.send_signal(signal.SIGTERM)
+        until(lambda: len(children(service.process.pid)) == 1)  # the other has nothing to finish
+        conversation.send(REQUEST[-10:])
+        assert statuses(conversation.reply()) == [200]
+    assert service.process.wait(10) == 0
+    assert not any(map(alive, everybody))
+
+
+def test_without_the_parent_all_end(file: Path) -> None:
+    before = metric_folders()
+    with two_replicas(file) as service:
+        everybody = children(service.process.pid)
+        assert metric_folders() - before
+        service.process.kill()
+        until(lambda: not any(map(alive, everybody)))
+        assert not metric_folders() - before
+
+
+def test_when_no_replica_stays_alive_the_service_ends(file: Path) -> None:
+    with two_replicas(file) as service:
+        file.write_bytes(b"no model")
+        for pid in children(service.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert service.process.wait(60) == 1
+
+
+def test_what_a_replica_finds_wrong_at_the_start_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "wrong.onnx").write_bytes(b"no model")
+    command = [*COMMAND, "serve", str(tmp_path / "wrong.onnx"), "--replicas=2", "--port=0"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    assert ended.returncode == 1
+    assert re.fullmatch(r"patchserve: the model .* is no single-file ONNX model .*\n", ended.stderr)
