@@ -7,9 +7,9 @@
 wrk posts JPEGs as raw bodies. The services take turns at each number of connections, and the medians of `--rounds`
 rounds are printed, with the ratio to the first service as the median over the rounds. CPU time is that of all
 processes of a service. "Others" is the share of the machine's cores that neither the service nor wrk took but
-something else did: a turn with more than `--others` of it is taken again, up to ten times a cell, and then counts with
-what it gave. Memory is what all processes filled at the end, see `benchmarks.served.Served.own_mb`. Client and service
-share the cores.
+something else did: before each turn the program waits, up to 20 seconds, until that is at most `--others`, and of up to
+three turns the quietest counts. Memory is what all processes filled at the end, see `benchmarks.served.Served.own_mb`.
+Client and service share the cores.
 
 Linux only; wrk must be installed. Recorded runs are in docs/performance/replicas.md.
 """
@@ -31,7 +31,7 @@ from benchmarks.images import make_jpegs
 from benchmarks.peers.load import CONTENT_TYPES, load, write_bodies
 from benchmarks.served import Served, artifact, serve
 
-_TRIES = 10
+_TRIES, _PATIENCE_S, _MOMENT_S = 3, 20.0, 0.5
 Cell = tuple[int, int]  # connections, replicas
 
 
@@ -85,13 +85,24 @@ def _client_s() -> float:
 def take_quiet_turn(
     service: Served, bodies: Sequence[Path], connections: int, seconds: int, most_others: float
 ) -> Turn:
-    """The first turn that the machine had for itself, or the quietest of ten."""
+    """The first turn that the machine had for itself, or the quietest of a few."""
     turns = []
     for _ in range(_TRIES):
+        wait_for_quiet(most_others)
         turns.append(take_turn(service, bodies, connections, seconds))
         if turns[-1].others <= most_others:
             break
     return min(turns, key=lambda turn: turn.others)
+
+
+def wait_for_quiet(most_others: float) -> None:
+    """Return when others have left the cores alone for a moment, or after a while."""
+    give_up_s = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < give_up_s:
+        before = _busy_s()
+        time.sleep(_MOMENT_S)
+        if (_busy_s() - before) / _MOMENT_S / (os.cpu_count() or 1) <= most_others:
+            return
 
 
 def command(

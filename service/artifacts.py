@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -47,9 +48,35 @@ def is_model_folder(path: Path) -> bool:
     """
     if not path.is_dir():
         return False
-    files = list(path.iterdir())
-    is_checkpoint_folder = any(file.name == "config.json" or file.suffix in _SUFFIXES for file in files)
-    return not is_checkpoint_folder and any(file.suffix == ".onnx" for file in files)
+    found = list(path.iterdir())
+    is_checkpoint_folder = any(file.name == "config.json" or file.suffix in _SUFFIXES for file in found)
+    return not is_checkpoint_folder and any(file.suffix == ".onnx" for file in found)
+
+
+def bundled_model() -> Path:
+    """The model that ships with the package.
+
+    Raises:
+        StartError: if this installation has none.
+    """
+    path = Path(str(files("model"))) / "bundled" / "fashion-mnist.onnx"
+    if not path.is_file():
+        raise StartError("this installation has no bundled model: name one, as in patchserve serve MODEL.onnx")
+    return path
+
+
+def model_files(settings: EngineSettings) -> list[Path]:
+    """The artifacts of the settings, in the order of their names.
+
+    Raises:
+        StartError: if there is none.
+    """
+    place = settings.model or bundled_model()
+    if not place.is_dir():
+        return [place]
+    if not is_model_folder(place):
+        raise StartError(f"the folder {place} holds no artifacts (*.onnx), or is a checkpoint")
+    return sorted(path for path in place.iterdir() if path.suffix == ".onnx")
 
 
 def artifact_of(settings: EngineSettings) -> Path | None:
@@ -94,8 +121,8 @@ def _entry(source: str, options: Sequence[str]) -> str:
 
 def _states(path: Path) -> list[str]:
     try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        states = [(file.resolve(), file.stat()) for file in files]
+        found = sorted(path.iterdir()) if path.is_dir() else [path]
+        states = [(file.resolve(), file.stat()) for file in found]
     except OSError as error:
         raise StartError(f"the model {path} cannot be read: {error.strerror}") from None
     return [f"{file} {state.st_size} {state.st_mtime_ns}" for file, state in states]

@@ -67,12 +67,14 @@ def _serve(context: typer.Context) -> None:
     check_tracing(settings)  # before a checkpoint is exported, which may take minutes
     settings = settings.model_copy(update={"model": artifact_of(settings)})
     from service.cores import usable_cores  # noqa: PLC0415
+    from service.processes.choice import choose_replicas  # noqa: PLC0415
 
-    http_processes = settings.http_processes(usable_cores())
-    if settings.replicas > 1:
+    cores = usable_cores()
+    http_processes, replicas = settings.http_processes(cores), choose_replicas(settings, cores)
+    if replicas > 1:
         from service.processes.entry import serve_with_replicas  # noqa: PLC0415
 
-        serve_with_replicas(settings)
+        serve_with_replicas(settings.model_copy(update={"replicas": replicas}))
     elif http_processes == 1:
         from service.server import serve  # noqa: PLC0415 - nor does `serve --help`, or a wrong flag, need the framework
 

@@ -10,7 +10,6 @@ import hashlib
 import re
 import time
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from model.golden import golden_patches, golden_problem
 from model.manifest import Manifest
 from service.allocator import give_back_memory
+from service.artifacts import bundled_model
 from service.batching import BatchLimits, Lanes
 from service.binding import BoundSession
 from service.buckets import choose_buckets
@@ -228,18 +228,6 @@ class Engine:
             most = max([limits.max_patches, *(images * length for images, length in shapes)]) * spec.patch_dim
             buffers = self._bound.open_buffers(under_way, most, limits.max_images, warm_up)
         return BatchMemory(buffers, buckets, warm_up, spec.patch_dim)
-
-
-def bundled_model() -> Path:
-    """The model that ships with the package.
-
-    Raises:
-        StartError: if this installation has none.
-    """
-    path = Path(str(files("model"))) / "bundled" / "fashion-mnist.onnx"
-    if not path.is_file():
-        raise StartError("this installation has no bundled model: name one, as in patchserve serve MODEL.onnx")
-    return path
 
 
 def _lanes_of(settings: EngineSettings) -> Lanes:

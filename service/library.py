@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
 from model.manifest import METADATA_KEY, Manifest, ManifestError
-from service.artifacts import is_model_folder
-from service.engine import Model, bundled_model
+from service.artifacts import model_files
+from service.engine import Model
 from service.errors import StartError
 from service.onnx_file import metadata_of
 from service.settings import Settings
@@ -100,7 +100,7 @@ class Library(Generic[OpenedT]):
         Raises:
             StartError: if a file cannot be served, or the default model is none of them.
         """
-        for path in self._paths():
+        for path in model_files(self._settings):
             held = _Held(path, self._open(self._settings_for(path)))
             name = held.model.manifest.name
             self._held[name] = _newest_first([*self._held.get(name, ()), held])
@@ -130,7 +130,7 @@ class Library(Generic[OpenedT]):
             raise KeyError(name)
         names = list(self._held) if name is None else [name]
         try:
-            found = [_look(path) for path in self._paths()]
+            found = [_look(path) for path in model_files(self._settings)]
         except StartError as error:  # the folder is gone or empty
             yield from (Change(each, "refused", reason=str(error)) for each in names)
             return
@@ -139,19 +139,6 @@ class Library(Generic[OpenedT]):
         yield from (self._reload(each, found) for each in names)
         if name is None:
             yield from self._strangers(found)
-
-    def _paths(self) -> list[Path]:
-        """The files, in the order of their names.
-
-        Raises:
-            StartError: if there is none.
-        """
-        place = self._settings.model or bundled_model()
-        if not place.is_dir():
-            return [place]
-        if not is_model_folder(place):
-            raise StartError(f"the folder {place} holds no artifacts (*.onnx), or is a checkpoint")
-        return sorted(path for path in place.iterdir() if path.suffix == ".onnx")
 
     def _settings_for(self, path: Path, sha256: str | None = None) -> Settings:
         """With `sha256`, only the file as it has been seen is opened, even if it is being replaced meanwhile."""
