@@ -7,9 +7,10 @@
 wrk posts JPEGs as raw bodies. The services take turns at each number of connections, and the medians of `--rounds`
 rounds are printed, with the ratio to the first service as the median over the rounds. CPU time is that of all
 processes of a service. "Others" is the share of the machine's cores that neither the service nor wrk took but
-something else did: before each turn the program waits, up to 20 seconds, until that is at most `--others`, and of up to
-three turns the quietest counts. Memory is what all processes filled at the end, see `benchmarks.served.Served.own_mb`.
-Client and service share the cores.
+something else did. On a machine that is not quiet `setsid python -m benchmarks.replicas --go-first` (as root) lets
+service and client go before everything else in their turns, by the kernel's autogroup of their session (man 7 sched).
+Memory is what all processes filled at the end, see `benchmarks.served.Served.own_mb`. Client and service share the
+cores.
 
 Linux only; wrk must be installed. Recorded runs are in docs/performance/replicas.md.
 """
@@ -18,8 +19,8 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +32,8 @@ from benchmarks.images import make_jpegs
 from benchmarks.peers.load import CONTENT_TYPES, load, write_bodies
 from benchmarks.served import Served, artifact, serve
 
-_TRIES, _PATIENCE_S, _MOMENT_S = 3, 20.0, 0.5
+_AUTOGROUP = Path("/proc/self/autogroup")
+_PAUSE_S = 1.0
 Cell = tuple[int, int]  # connections, replicas
 
 
@@ -82,27 +84,18 @@ def _client_s() -> float:
     )
 
 
-def take_quiet_turn(
-    service: Served, bodies: Sequence[Path], connections: int, seconds: int, most_others: float
-) -> Turn:
-    """The first turn that the machine had for itself, or the quietest of a few."""
-    turns = []
-    for _ in range(_TRIES):
-        wait_for_quiet(most_others)
-        turns.append(take_turn(service, bodies, connections, seconds))
-        if turns[-1].others <= most_others:
-            break
-    return min(turns, key=lambda turn: turn.others)
-
-
-def wait_for_quiet(most_others: float) -> None:
-    """Return when others have left the cores alone for a moment, or after a while."""
-    give_up_s = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < give_up_s:
-        before = _busy_s()
-        time.sleep(_MOMENT_S)
-        if (_busy_s() - before) / _MOMENT_S / (os.cpu_count() or 1) <= most_others:
-            return
+@contextmanager
+def going_first(wanted: bool) -> Iterator[None]:
+    """Let this session go before all others for a turn, and then leave the machine to them for a moment."""
+    if not wanted:
+        yield
+        return
+    _AUTOGROUP.write_text("-20")
+    try:
+        yield
+    finally:
+        _AUTOGROUP.write_text("0")
+        time.sleep(_PAUSE_S)
 
 
 def command(
@@ -112,7 +105,7 @@ def command(
     connections: Annotated[list[int] | None, typer.Option(min=1, help="Default 1, 8, 32, 128.")] = None,
     seconds: Annotated[int, typer.Option(min=1, help="Of each turn.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of every service and number of connections.")] = 5,
-    others: Annotated[float, typer.Option(help="Share of the cores that others may take in a turn.")] = 0.1,
+    go_first: Annotated[bool, typer.Option("--go-first", help="Before everything else on the machine.")] = False,
 ) -> None:
     """Medians of interleaved turns."""
     counts, numbers = replicas or [1, 2], connections or [1, 8, 32, 128]
@@ -131,7 +124,8 @@ def command(
             take_turn(service, bodies, max(numbers), seconds)
         for _ in range(rounds):
             for (number, count), taken in turns.items():
-                taken.append(take_quiet_turn(services[count], bodies, number, seconds, others))
+                with going_first(go_first):
+                    taken.append(take_turn(services[count], bodies, number, seconds))
         memory = {count: service.own_mb() for count, service in services.items()}
     print(f"{model}, JPEG {size}, {os.cpu_count()} cores, medians of {rounds} turns of {seconds} s")
     report(turns, counts[0])
