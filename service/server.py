@@ -175,12 +175,13 @@ class Server(uvicorn.Server):
                 signal.signal(each, handler)
 
 
-def listen(settings: HttpSettings, count: int = 1) -> list[socket.socket]:
+def listen(settings: HttpSettings, count: int = 1, *, shared: bool = False) -> list[socket.socket]:
     """Bind before the loop starts, so that a port in use is one line and the announced port is the real one.
 
     Args:
         settings: host and port.
         count: sockets on the one port; the kernel deals connections out among them.
+        shared: others of this user may listen on the port too; so they may if there are several sockets.
 
     Raises:
         StartError: if the address cannot be had.
@@ -188,7 +189,7 @@ def listen(settings: HttpSettings, count: int = 1) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     port = settings.port
     for _ in range(count):
-        listeners.append(_bind(settings.host, port, shared=count > 1))
+        listeners.append(_bind(settings.host, port, shared=shared or count > 1))
         port = listeners[0].getsockname()[1]
     return listeners
 

@@ -19,7 +19,7 @@ from service.processes.board import Board, Column, watch_processes
 from service.processes.ledger import ReplicaLedger, ReplicaRate
 from service.processes.shared_reload import SharedReload
 from service.processes.shares import Share, settings_of
-from service.server import Server, leave, server_config
+from service.server import Server, leave, listen, server_config
 from service.settings import Settings
 
 
@@ -29,7 +29,7 @@ class Common:
 
     Attributes:
         board: numbers that all see.
-        listener: where clients connect; whoever is free accepts.
+        port: keeps the port for the replicas, each of which listens there as soon as it can serve.
         shares: of the cores, one for each.
         alive: comes to its end when the parent is gone; nothing is ever sent.
         parent: the other side of `alive`, open in the parent alone.
@@ -37,7 +37,7 @@ class Common:
     """
 
     board: Board
-    listener: socket.socket
+    port: socket.socket
     shares: tuple[Share, ...]
     alive: Connection
     parent: Connection
@@ -46,6 +46,8 @@ class Common:
 
 def run_replica(settings: Settings, common: Common, line: Connection, row: int, life: int) -> None:
     """Serve until told to stop; does not return.
+
+    Its socket is its own: no connections wait for a replica that is dead, the kernel gives them to the others.
 
     Args:
         settings: everything that can be chosen, for the whole service.
@@ -57,10 +59,12 @@ def run_replica(settings: Settings, common: Common, line: Connection, row: int, 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent passes it on once
     quiet_libraries()
     common.parent.close()
+    port = common.port.getsockname()[1]
+    common.port.close()
     share, board = common.shares[row - 1], common.board
     if share.cores:
         os.sched_setaffinity(0, share.cores)  # of the threads too, none of which has been started yet
-    settings = settings_of(settings, share)
+    settings = settings_of(settings, share).model_copy(update={"port": port})
     stream = BackgroundStream(sys.stderr, lambda lost: board.write(row, Column.LOG_LINES_LOST, lost))
     log = open_log(settings, stream, is_terminal=sys.stderr.isatty()).bind(process=f"replica-{row}")
     lifecycle = Lifecycle()
@@ -72,6 +76,7 @@ def run_replica(settings: Settings, common: Common, line: Connection, row: int, 
         app = create_app(settings, lifecycle=lifecycle, log=log, neighbours=neighbours)
         watch_processes(app.state.metrics, board)
         config = server_config(app, settings, app.state.metrics)
+        listeners = listen(settings, shared=True)
     except StartError as error:
         line.send(str(error))
         leave(1)
@@ -85,7 +90,7 @@ def run_replica(settings: Settings, common: Common, line: Connection, row: int, 
 
     server = Server(config, lifecycle, settings.drain_delay_s, (signal.SIGTERM,), serving)
     server.end_with(common.alive)
-    server.run(sockets=[common.listener])
+    server.run(sockets=listeners)
     if common.alive.poll():  # the parent was killed, and cannot do it
         shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
     stream.close(timeout_s=1.0)

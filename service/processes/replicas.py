@@ -1,4 +1,4 @@
-"""The parent of replicas: complete services in processes of their own that accept on one socket.
+"""The parent of replicas: complete services in processes of their own that listen on one port.
 
     parent ── replica 1      HTTP, decoding, scheduler, engine, on its share of the cores
           ├── replica 2      ...
@@ -28,11 +28,11 @@ class Replicas(Parent):
     def __init__(self, settings: Settings) -> None:
         number = settings.replicas
         gate = open_gate(settings, number)
-        (listener,) = listen(settings)
+        (port,) = listen(settings, shared=True)
         shares = divide(os.sched_getaffinity(0), usable_cores(), number)
-        self._common = Common(Board(number), listener, tuple(shares), *FORK.Pipe(duplex=False), gate)
+        self._common = Common(Board(number), port, tuple(shares), *FORK.Pipe(duplex=False), gate)
         self._replicas = [Child(row, f"replica-{row}") for row in range(1, 1 + number)]
-        super().__init__(settings, self._common.board, self._replicas, self._replicas, [listener])
+        super().__init__(settings, self._common.board, self._replicas, self._replicas, [port])
         self._relay = Relay(self._ready_rows, self._say, self._replace, time.monotonic)
 
     def _start_due(self) -> None:

@@ -1,5 +1,6 @@
 """Two replicas, real processes. One service for the file: each test leaves it as it found it, the last one ends it."""
 
+import json
 import os
 import re
 import signal
@@ -7,13 +8,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from served_process import COMMAND, ServedProcess, environment, served, statuses
 
 from service.cores import usable_cores
 
-from .test_reload import KEYS, classify, outcome_of, put, reload
+from .test_reload import KEYS, digests, put, reload
 from .test_supervisor import REQUEST, alive, ask, children, metric, metric_folders, until
 
 pytestmark = pytest.mark.skipif(usable_cores() < 2, reason="two replicas need two cores")
@@ -27,71 +29,50 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(file: Path) -> Iterator[ServedProcess]:
-    with two_replicas(file) as service:
+def log(file: Path) -> Path:
+    return file.with_name("log")
+
+
+@pytest.fixture(scope="module")
+def service(file: Path, log: Path) -> Iterator[ServedProcess]:
+    with log.open("w") as stream, two_replicas(file, stderr=stream, log_level="info") as service:
         yield service
 
 
 @contextmanager
-def two_replicas(file: Path) -> Iterator[ServedProcess]:
+def two_replicas(file: Path, **settings: Any) -> Iterator[ServedProcess]:
     keys = {"PATCHSERVE_API_KEYS": KEYS, "PATCHSERVE_ALLOW_ANONYMOUS": "true"}
-    with served(file, replicas=2, drain_delay_s=0, variables=keys) as service:
+    with served(file, **{"replicas": 2, "drain_delay_s": 0, "variables": keys} | settings) as service:
         yield service
 
 
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """Meanwhile only the others accept."""
-    os.kill(pid, signal.SIGSTOP)
-    until(lambda: " T " in Path(f"/proc/{pid}/stat").read_text())
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-def digests(service: ServedProcess) -> list[str]:
-    """What each replica answers with."""
-    found = []
-    for pid in children(service.process.pid):
-        with stopped(pid):
-            found.append(outcome_of(classify(service)))
-    return found
-
-
-def both_serve(service: ServedProcess) -> bool:
-    return metric(service, "http_processes_up") == 2
-
-
-def test_each_replica_answers_on_cores_of_its_own(service: ServedProcess) -> None:
+def test_each_replica_answers_on_cores_of_its_own(service: ServedProcess, log: Path) -> None:
     one, two = children(service.process.pid)
     assert os.sched_getaffinity(one) | os.sched_getaffinity(two) == os.sched_getaffinity(0)
     assert not os.sched_getaffinity(one) & os.sched_getaffinity(two)
-    for pid in (one, two):
-        with stopped(pid):
-            assert statuses(ask(service)) == [200]
-            assert service.get("/readyz")[0] == 200
+    assert len(digests(service)) == 1
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["process"] for line in lines if line["event"] == "request"} == {"replica-1", "replica-2"}
 
 
 def test_whoever_is_asked_knows_what_all_have_done(service: ServedProcess) -> None:
     before = metric(service, 'requests_total{outcome="ok",route="/classify"}')
-    assert len(digests(service)) == 2
-    for pid in children(service.process.pid):
-        with stopped(pid):
-            assert metric(service, 'requests_total{outcome="ok",route="/classify"}') == before + 2
-            assert metric(service, "queue_patches") == metric(service, "upload_bytes") == 0
-            assert both_serve(service)
+    digests(service)
+    counts = {metric(service, 'requests_total{outcome="ok",route="/classify"}') for _ in range(12)}
+    assert counts == {before + 24}
+    assert metric(service, "queue_patches") == metric(service, "upload_bytes") == 0
+    assert metric(service, "http_processes_up") == 2
+    assert {service.get("/readyz")[0] for _ in range(12)} == {200}
 
 
 def test_a_reload_is_done_when_all_have_done_it(service: ServedProcess, file: Path) -> None:
+    [old] = digests(service)
     new = put(file, "2.0", "colours")
-    for pid in children(service.process.pid):
-        with stopped(pid):
-            assert outcome_of(classify(service)) != new
+    assert digests(service) == {old}
     status, document = reload(service, "colours/")
     [changed] = document["models"]
     assert (status, changed["outcome"], changed["new"]["digest"]) == (200, "reloaded", new)
-    assert digests(service) == [new, new]
+    assert digests(service) == {new}
     assert reload(service, "unknown/")[0] == 404
 
 
@@ -109,26 +90,30 @@ def test_sighup_reloads_all(service: ServedProcess, file: Path) -> None:
     new = put(file, "3.0", "colours")
     service.process.send_signal(signal.SIGHUP)
     until(lambda: metric(service, 'reloads_total{outcome="reloaded"}') == reloaded + 2)
-    assert digests(service) == [new, new]
+    assert digests(service) == {new}
 
 
 def test_a_dead_replica_loses_only_its_own_requests_and_all_serve_what_its_successor_does(
     service: ServedProcess, file: Path
 ) -> None:
     one, two = children(service.process.pid)
-    with stopped(one):
-        of_two = service.connect()
-        of_two.send(REQUEST[:-10])
-        until(lambda: metric(service, "upload_bytes") > 0)
-    with of_two:
-        new = put(file, "4.0", "colours")
-        os.kill(one, signal.SIGKILL)
-        until(lambda: not alive(one))
-        assert statuses(ask(service)) == [200]
-        of_two.send(REQUEST[-10:])
-        assert statuses(of_two.reply()) == [200]
-    until(lambda: both_serve(service))
-    until(lambda: digests(service) == [new, new])
+    open_uploads = [service.connect() for _ in range(16)]
+    for conversation in open_uploads:
+        conversation.send(REQUEST[:-10])
+    until(lambda: metric(service, "upload_bytes") == 16 * len(REQUEST[REQUEST.index(b"\r\n\r\n") + 4 : -10]))
+    new = put(file, "4.0", "colours")
+    os.kill(one, signal.SIGKILL)
+    until(lambda: not alive(one))
+    assert statuses(ask(service)) == [200]
+    answers = []
+    for conversation in open_uploads:
+        conversation.send(REQUEST[-10:])
+        answers += statuses(conversation.everything(0.2))
+        conversation.socket.close()
+    assert 0 < len(answers) < 16
+    assert set(answers) == {200}
+    until(lambda: metric(service, "http_processes_up") == 2)
+    until(lambda: digests(service) == {new})
     assert two in children(service.process.pid)
     assert metric(service, "process_restarts") == 1
 
