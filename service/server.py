@@ -175,34 +175,39 @@ class Server(uvicorn.Server):
                 signal.signal(each, handler)
 
 
-def listen(settings: HttpSettings, count: int = 1, *, shared: bool = False) -> list[socket.socket]:
+def listen(settings: HttpSettings, count: int = 1, *, join: bool = False) -> list[socket.socket]:
     """Bind before the loop starts, so that a port in use is one line and the announced port is the real one.
 
     Args:
         settings: host and port.
         count: sockets on the one port; the kernel deals connections out among them.
-        shared: others of this user may listen on the port too; so they may if there are several sockets.
+        join: the port is one that this service has already, see `share`.
 
     Raises:
         StartError: if the address cannot be had.
     """
-    listeners: list[socket.socket] = []
-    port = settings.port
-    for _ in range(count):
-        listeners.append(_bind(settings.host, port, shared=shared or count > 1))
-        port = listeners[0].getsockname()[1]
+    listeners = [_bind(settings.host, settings.port, join=join)]
+    port = listeners[0].getsockname()[1]
+    if count > 1:
+        share(listeners[0])
+    listeners += [_bind(settings.host, port, join=True) for _ in range(1, count)]
     return listeners
 
 
-def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
+def share(listener: socket.socket) -> None:
+    """Let more sockets of this user listen on its port. Not before it has the port: nobody else shall be there."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _bind(host: str, port: int, *, join: bool) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if join:
+            share(listener)
         listener.bind(address)
     except OSError as error:
         raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from None

@@ -299,7 +299,7 @@ class HttpSettings(_Group):
         "1: everything in one process; 0: chosen from the cores",
     )
     replicas: int = Field(
-        default=1,
+        default=0,
         ge=0,
         le=256,
         description="complete services in processes of their own on the one port, each with an engine and its share of "

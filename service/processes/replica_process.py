@@ -76,7 +76,7 @@ def run_replica(settings: Settings, common: Common, line: Connection, row: int, 
         app = create_app(settings, lifecycle=lifecycle, log=log, neighbours=neighbours)
         watch_processes(app.state.metrics, board)
         config = server_config(app, settings, app.state.metrics)
-        listeners = listen(settings, shared=True)
+        listeners = listen(settings, join=True)
     except StartError as error:
         line.send(str(error))
         leave(1)

@@ -18,7 +18,7 @@ from service.processes.parent import FORK, MOST_FAILED_STARTS, Child, Parent
 from service.processes.relay import Relay
 from service.processes.replica_process import Common, run_replica
 from service.processes.shares import divide
-from service.server import listen
+from service.server import listen, share
 from service.settings import Settings
 
 
@@ -28,7 +28,8 @@ class Replicas(Parent):
     def __init__(self, settings: Settings) -> None:
         number = settings.replicas
         gate = open_gate(settings, number)
-        (port,) = listen(settings, shared=True)
+        (port,) = listen(settings)
+        share(port)
         shares = divide(os.sched_getaffinity(0), usable_cores(), number)
         self._common = Common(Board(number), port, tuple(shares), *FORK.Pipe(duplex=False), gate)
         self._replicas = [Child(row, f"replica-{row}") for row in range(1, 1 + number)]

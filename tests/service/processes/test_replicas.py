@@ -118,6 +118,14 @@ def test_a_dead_replica_loses_only_its_own_requests_and_all_serve_what_its_succe
     assert metric(service, "process_restarts") == 1
 
 
+@pytest.mark.parametrize("flag", ["--replicas=2", "--http-workers=2"])
+def test_a_second_service_does_not_slip_in_at_the_port(service: ServedProcess, file: Path, flag: str) -> None:
+    command = [*COMMAND, "serve", str(file), flag, f"--port={service.port}"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    assert ended.returncode == 1
+    assert re.fullmatch(r"patchserve: cannot listen on .* Address already in use\n", ended.stderr)
+
+
 def test_the_end_finishes_what_was_accepted(service: ServedProcess) -> None:
     everybody = children(service.process.pid)
     with service.connect() as conversation:
