@@ -1,1 +1,1 @@
-"""Several HTTP processes in front of one engine process."""
+"""A service of several processes: HTTP processes in front of one engine process, or replicas."""

@@ -32,6 +32,7 @@ MOST_FAILED_STARTS = 5  # one after the other
 END_S = 3.0  # what is left of a process after its grace period
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TICK_S = 0.25
+_MOST_BYTES = 1 << 24  # that a child says at a time
 _LONGEST_PAUSE_S = 5.0
 _STEADY_S = 10.0  # a process that lived this long did not die of its start
 
@@ -219,7 +220,7 @@ class Parent:
         reason: str | None = "it died while starting"
         try:
             if child.ready:
-                self._hear(child, line.recv_bytes())
+                self._hear(child, line.recv_bytes(_MOST_BYTES))
                 return
             reason = line.recv()
         except (EOFError, OSError):
@@ -258,15 +259,17 @@ class Parent:
         mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
         child.hang_up()
         child.process, child.ready = None, False
-        if self._draining and child in self._serving:
-            return
+        if not self._draining or child not in self._serving:
+            self._plan_successor(child, process)
+        self._has_died(child)
+
+    def _plan_successor(self, child: Child, process: ForkProcess) -> None:
         lived_s = time.monotonic() - child.started_s
         child.failures = 0 if lived_s > _STEADY_S else child.failures + 1
         child.start_at_s = time.monotonic() + min(_LONGEST_PAUSE_S, 0.05 * 2**child.failures)
         restarts = self._board.read(child.row, Column.RESTARTS)
         self._board.write(child.row, Column.RESTARTS, restarts + 1)
         self._log.error("process_died", process=child.name, status=process.exitcode)
-        self._has_died(child)
 
     def _kill_all(self) -> None:
         for child in self._children:

@@ -47,7 +47,7 @@ class Replicas(Parent):
 
     def _has_died(self, child: Child) -> None:
         self._relay.lose(child.row)
-        if child.failures >= MOST_FAILED_STARTS and not self._ready_rows():
+        if child.failures >= MOST_FAILED_STARTS and not self._ready_rows() and not self._draining:
             self._give_up("no replica stays alive")
 
     def _look_after(self) -> None:
