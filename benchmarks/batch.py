@@ -30,7 +30,7 @@ from PIL import Image
 from benchmarks.peers.ceiling import FORMS
 from benchmarks.peers.photos import make_jpegs
 from benchmarks.served import artifact
-from service.engine import bundled_model
+from service.artifacts import bundled_model
 
 _BASES = make_jpegs("mixed")
 _PICTURES = 2000  # then copies: encoding more would take longer than the measurement

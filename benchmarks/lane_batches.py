@@ -17,7 +17,8 @@ import numpy as np
 import typer
 
 from benchmarks.served import artifact
-from service.engine import Engine, bundled_model
+from service.artifacts import bundled_model
+from service.engine import Engine
 from service.settings import EngineSettings
 
 SIZES = (1, 2, 4, 8, 10, 20)

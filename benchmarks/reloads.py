@@ -25,7 +25,7 @@ import typer
 
 from benchmarks.served import Served, serve
 from model.manifest import METADATA_KEY, Manifest
-from service.engine import bundled_model
+from service.artifacts import bundled_model
 
 _KEY = "key"
 _PHOTO = Path(__file__).resolve().parent.parent / "tests" / "data" / "bag-224x224.jpg"

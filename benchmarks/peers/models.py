@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.engine import Engine, bundled_model
+from service.artifacts import bundled_model
+from service.engine import Engine
 from service.settings import EngineSettings
 
 BUNDLED = "bundled"

@@ -14,7 +14,7 @@ import pytest
 from cluster_process import Cluster, Load, cluster, wait_until
 
 from model.manifest import METADATA_KEY, Manifest
-from service.engine import bundled_model
+from service.artifacts import bundled_model
 
 pytestmark = pytest.mark.cluster
 KEY = "a key of thirty-two letters, say"

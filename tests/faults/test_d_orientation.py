@@ -10,7 +10,7 @@ import pytest
 from hostile_images import PNG_MAGIC, chunk, encode, exif, jpeg_with_exif
 from PIL import Image
 
-from service.engine import bundled_model
+from service.artifacts import bundled_model
 
 from .conftest import watched
 from .live import Live, live_service

@@ -9,8 +9,9 @@ import pytest
 
 from model.headers import ImageLimits
 from model.preprocess import PatchSequence, preprocess
+from service.artifacts import bundled_model
 from service.batching import assemble
-from service.engine import Engine, bundled_model
+from service.engine import Engine
 from service.settings import EngineSettings
 
 DATA = Path(__file__).parents[1] / "data"
