@@ -21,6 +21,7 @@ from model.preprocess import PatchSequence, choose_grid, enough
 from service.admission import Admission, decode_cost
 from service.decoding.steps import Decoder
 from service.errors import DeadlineExceeded, Internal, NoPatchMemoryError, RequestError, from_image_error
+from service.extras import Extras
 from service.pixels import PixelBudget, after_decoding, pixels_to_decode
 from service.predictions import Prediction, name_best
 from service.scheduler import Inference
@@ -30,13 +31,14 @@ from service.scheduler import Inference
 class Wanted:
     """What a caller asks for: `k` labels an image, at most `max_patches` patches, by `deadline_s` on the clock.
 
-    `degradable` allows fewer patches under load.
+    `degradable` allows fewer patches under load. `extras` come with the inference.
     """
 
     k: int
     max_patches: int
     deadline_s: float
     degradable: bool = True
+    extras: Extras = Extras.NONE
 
 
 @dataclass(slots=True)
@@ -87,7 +89,9 @@ class PipelineObserver(Protocol):
 class Queue(Protocol):
     """The part of `service.scheduler.Scheduler` that is needed here."""
 
-    def submit(self, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
+    def submit(
+        self, sequence: PatchSequence, deadline_s: float, extras: Extras = Extras.NONE
+    ) -> asyncio.Future[Inference]:
         """A future of the answer."""
 
 
@@ -256,7 +260,7 @@ class Pipeline:
         for job, sequence in ready:
             if job.decode_cost:
                 self._admission.decode_rate.observe(job.decode_cost, job.decode_s + job.preprocess_s)
-            job.inferring = self._queue.submit(sequence, wanted.deadline_s)
+            job.inferring = self._queue.submit(sequence, wanted.deadline_s, wanted.extras)
             job.inferring.add_done_callback(one_answered)
 
     def _settle(self, job: Job) -> None:

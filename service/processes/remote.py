@@ -21,6 +21,7 @@ from service.errors import (
     Overloaded,
     RequestError,
 )
+from service.extras import NOTHING, Extras
 from service.predictions import MOST_RANKED
 from service.processes.channel import Channel
 from service.processes.documents import Catalogue, Document, read_document, write_document
@@ -55,9 +56,11 @@ class RemoteVersion:
         self.ranked = min(MOST_RANKED, len(model.manifest.labels))  # classes of a ranking
         self._queue = queue
 
-    def submit(self, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
+    def submit(
+        self, sequence: PatchSequence, deadline_s: float, extras: Extras = Extras.NONE
+    ) -> asyncio.Future[Inference]:
         """Queue one image, see `RemoteQueue.submit`."""
-        return self._queue.submit(self, sequence, deadline_s)
+        return self._queue.submit(self, sequence, deadline_s, extras)
 
 
 @dataclass(slots=True)
@@ -65,6 +68,7 @@ class _Waiting:
     version: RemoteVersion
     sequence: PatchSequence  # holds the slot
     deadline_s: float
+    extras: Extras
     future: asyncio.Future[Inference]
     tries: int = 1
 
@@ -118,7 +122,9 @@ class RemoteQueue:
         """Tell the engine process."""
         self._channel.say(write_document(document))
 
-    def submit(self, version: RemoteVersion, sequence: PatchSequence, deadline_s: float) -> asyncio.Future[Inference]:
+    def submit(
+        self, version: RemoteVersion, sequence: PatchSequence, deadline_s: float, extras: Extras
+    ) -> asyncio.Future[Inference]:
         """Queue one image, as `service.scheduler.Scheduler.submit`.
 
         Returns:
@@ -131,14 +137,15 @@ class RemoteQueue:
             return future
         self._last_ticket += 1
         ticket = self._last_ticket
-        self._waiting[ticket] = waiting = _Waiting(version, sequence, deadline_s, future)
+        self._waiting[ticket] = waiting = _Waiting(version, sequence, deadline_s, extras, future)
         future.add_done_callback(lambda done: self._cancel(ticket) if done.cancelled() else None)
         self._send(ticket, waiting)
         return future
 
     def _send(self, ticket: int, waiting: _Waiting) -> None:
         page, grid = self._slab.page_of(waiting.sequence.patches), waiting.sequence.grid
-        self._channel.put(Kind.SUBMISSION, Submission(ticket, waiting.version.number, page, *grid, waiting.deadline_s))
+        number, extras = waiting.version.number, waiting.extras
+        self._channel.put(Kind.SUBMISSION, Submission(ticket, number, page, *grid, extras, waiting.deadline_s))
 
     def _cancel(self, ticket: int) -> None:
         if ticket in self._waiting:  # the slot stays taken until the engine has let go of it
@@ -181,8 +188,11 @@ class RemoteQueue:
             _fail(waiting.future, _ERRORS.get(answer.outcome, Internal)())
             return
         patches = waiting.sequence.patches
-        ranking = self._slab.read_ranking(self._slab.page_of(patches), patches.size, waiting.version.ranked)
-        waiting.future.set_result(Inference(ranking, answer.queue_s, answer.inference_s, answer.batch_images))
+        page = self._slab.page_of(patches)
+        ranking = self._slab.read_ranking(page, patches.size, waiting.version.ranked)
+        explained = len(patches) if Extras.ATTENTION in waiting.extras else 0
+        found = self._slab.read_found(page, patches.size, answer.features, explained) if waiting.extras else NOTHING
+        waiting.future.set_result(Inference(ranking, answer.queue_s, answer.inference_s, answer.batch_images, found))
 
 
 def _fail(future: asyncio.Future[Inference], error: RequestError) -> None:
