@@ -21,8 +21,10 @@ from service.classify import Classifier, ShortWay, classify_router
 from service.cores import usable_cores
 from service.decoding.opening import Decoders
 from service.door import AdmissionDoor
+from service.embed import Embedder, embed_router
 from service.engine import Engine, Model
 from service.errors import DeviceLostError, NotReady
+from service.explain import Explainer, explain_router
 from service.footprint import resident_bytes
 from service.heartbeat import Heartbeat
 from service.library import Change, Library
@@ -33,6 +35,7 @@ from service.metrics import Metrics
 from service.models import Behind, Models
 from service.observers import DecodeObserver, EngineObserver
 from service.openapi import describe_keys
+from service.painting import Painter
 from service.pipeline import LocalMemory, Pipeline
 from service.pixels import PixelBudget
 from service.problems import install_handlers
@@ -212,7 +215,9 @@ def assemble_app(
 
     heartbeat = Heartbeat(clock, metrics, log, [learn_wait, look_for_hung_decoders, *listeners])
     lifecycle.loop_turns = lambda: heartbeat.in_time
-    classifier = Classifier(settings, models, admission, lifecycle, metrics, clock)
+    parts = (settings, models, admission, lifecycle, metrics, clock)
+    classifier = Classifier(*parts)
+    painter = Painter(settings, pool, pixels, decoders.open, clock)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -242,6 +247,8 @@ def assemble_app(
     inference = Inference(settings, models, admission, lifecycle, metrics, pool, clock)
     for router in (
         classify_router(classifier),
+        embed_router(Embedder(*parts)),
+        explain_router(Explainer(*parts, painter)),
         information_router(models, lifecycle, metrics),
         admin_router(reload),
         inference_router(models, lifecycle, inference),

@@ -92,16 +92,18 @@ class BoundSession:
     Args:
         runtime: onnxruntime.
         session: of onnxruntime.
-        whole: that of the graph with all its outputs.
         device: where it runs.
         classes: C.
         graphs: capture and replay a CUDA graph for each shape named in `open_buffers`.
+        whole: a session with the output `attention` too; None: there is no such output.
     """
 
-    def __init__(self, runtime: Any, session: Any, whole: Any, device: Device, classes: int, *, graphs: bool) -> None:
+    def __init__(
+        self, runtime: Any, session: Any, device: Device, classes: int, *, graphs: bool, whole: Any = None
+    ) -> None:
         self._runtime = runtime
         self._session = session
-        self._whole = whole
+        self._whole = whole or session
         self._device = device
         self._classes = classes
         self._graphs = graphs

@@ -102,7 +102,7 @@ class Engine:
         if device is None and settings.provider != "cpu":
             device = _open_gpu(runtime, settings)
         self._bound = device and BoundSession(
-            runtime, self._wide, self._whole, device, len(manifest.labels), graphs=settings.cuda_graphs
+            runtime, self._wide, device, len(manifest.labels), graphs=settings.cuda_graphs, whole=self._whole
         )
         if several_widths and self._is_quick():
             self.lanes = replace(self.lanes, wide=False)

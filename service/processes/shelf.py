@@ -43,7 +43,7 @@ class Shelved:
             ValueError: if it wants something else.
         """
         explained = Extras.ATTENTION if self.loaded.model.manifest.explain else Extras.NONE
-        if extras & ~(Extras.EMBEDDING | explained):
+        if extras & ~int(Extras.EMBEDDING | explained):
             raise ValueError(f"the model does not have all of {extras}")
         return Extras(extras)
 

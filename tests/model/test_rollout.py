@@ -41,7 +41,7 @@ def make_model(options: dict[str, Any]) -> VisionTransformer:
 
 
 def weights_by_hand(model: VisionTransformer, patches: Tensor, grid: Tensor) -> list[NDArray[np.float64]]:
-    """Softmax weights of one image, averaged over heads: [S, T] of each attention module in the order of their calls."""
+    """Softmax weights of one image, averaged over heads: [S, T] of each attention module, in order of their calls."""
     found: list[NDArray[np.float64]] = []
 
     def keep(query: Tensor, key: Tensor, heads: int) -> None:

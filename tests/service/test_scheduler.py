@@ -19,6 +19,7 @@ from service.errors import (
     OutOfMemoryError,
     Overloaded,
 )
+from service.extras import Extras
 from service.runner import Run
 from service.scheduler import BatchReport, Fate, Inference, Scheduler, SchedulerObserver
 
@@ -46,7 +47,7 @@ class FakeEngine:
     def clock(self) -> float:
         return self.now_s
 
-    async def run(self, sequences: Sequence[PatchSequence], *, alone: bool) -> Run:
+    async def run(self, sequences: Sequence[PatchSequence], *, alone: bool, extras: Extras) -> Run:
         names = [int(sequence.patches[0, 0]) for sequence in sequences]
         self.batches.append(names)
         self.alone.append(alone)
