@@ -41,6 +41,11 @@ class Found(NamedTuple):
     embedding: NDArray[np.float32] | None = None
     attention: NDArray[np.float32] | None = None
 
+    @property
+    def finite(self) -> bool:
+        """Whether all of it are numbers."""
+        return all(np.isfinite(each).all() for each in self if each is not None)
+
 
 NOTHING = Found()
 

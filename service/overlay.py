@@ -12,7 +12,9 @@ from PIL import Image
 MOST_SIDE = 1024  # pixels
 _STRENGTH = 0.75  # of the colour where attention is highest
 # From cold to hot: dark violet, magenta, orange, pale yellow, each brighter than the one before.
-_COLOURS = np.array([[30, 10, 70], [150, 30, 110], [240, 110, 40], [255, 245, 160]], np.float32)
+_ANCHORS = np.array([[30, 10, 70], [150, 30, 110], [240, 110, 40], [255, 245, 160]])
+_PLACES = np.linspace(0, 255, len(_ANCHORS))
+_COLOURS = np.stack([np.interp(np.arange(256), _PLACES, channel) for channel in _ANCHORS.T], 1).astype(np.uint8)
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -31,27 +33,21 @@ def overlay(pixels: NDArray[np.uint8], shares: NDArray[np.float32], region: Box)
         shares: float32 [rows, columns], at least 0.
         region: what they are of, pixels.
     """
-    heat = _spread(shares, pixels.shape[:2], region)
-    places = heat * (len(_COLOURS) - 1)
-    low = np.minimum(places.astype(np.int64), len(_COLOURS) - 2)
-    between = (places - low)[..., None]
-    colours = _COLOURS[low] * (1 - between) + _COLOURS[low + 1] * between
-    weight = (_STRENGTH * heat)[..., None]
+    picture = Image.fromarray(pixels)
+    heat = _spread(shares, picture.size, region)
+    colours = Image.fromarray(_COLOURS[np.asarray(heat)])
     file = BytesIO()
-    Image.fromarray((pixels * (1 - weight) + colours * weight).round().astype(np.uint8)).save(
-        file, "PNG", compress_level=1
-    )
+    Image.composite(colours, picture, heat.point(lambda value: value * _STRENGTH)).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
-def _spread(shares: NDArray[np.float32], size: tuple[int, int], region: Box) -> NDArray[np.float32]:
-    """Shares of patches as heat of pixels, 0 to 1: float32 [H, W], smooth between patches, 0 outside of the region."""
-    height, width = size
+def _spread(shares: NDArray[np.float32], size: tuple[int, int], region: Box) -> Image.Image:
+    """Shares of patches as the heat of pixels, 0 to 255, smooth between patches and 0 outside of the region."""
     left, top = max(0, round(region[0])), max(0, round(region[1]))
-    right, bottom = min(width, max(left + 1, round(region[2]))), min(height, max(top + 1, round(region[3])))
+    right, bottom = max(left + 1, round(region[2])), max(top + 1, round(region[3]))
     low, high = float(shares.min()), float(shares.max())
-    even = (shares - low) / (high - low) if high > low else np.zeros_like(shares)
-    inner = Image.fromarray(even).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
-    heat = np.zeros(size, np.float32)
-    heat[top:bottom, left:right] = np.asarray(inner)
+    even = 255 * (shares - low) / (high - low) if high > low else np.zeros_like(shares)
+    inner = Image.fromarray(even.round().astype(np.uint8))
+    heat = Image.new("L", size)
+    heat.paste(inner.resize((right - left, bottom - top), Image.Resampling.BILINEAR), (left, top))
     return heat

@@ -89,11 +89,11 @@ class Painter:
         region: Box,
         deadline_s: float,
     ) -> bytes:
-        size = picture_size(*header.upright_size)
+        size, decoder = picture_size(*header.upright_size), self._open_decoder(spec)
         pixels = pixels_to_decode(header, None if self._settings.exact_decode else enough(header, spec, size))
         with self._pixels.hold(pixels, deadline_s - self._clock()):
             try:
-                decoded = self._open_decoder(spec).decode(data, header, size, lambda: _place(size), deadline_s)
+                decoded = decoder.decode(data, header, size, lambda: _place(size), deadline_s)
             finally:
                 after_decoding(pixels)
         scale = size[1] / header.upright_size[0], size[0] / header.upright_size[1]

@@ -187,7 +187,7 @@ def embedded(job: Job, *, normalize: bool) -> Embedded | Failed:
     """The features of one image, of length 1 or as they are, or its error."""
     features = None if job.inference is None else job.inference.found.embedding
     answer = result_of(job)
-    if isinstance(answer, Failed) or features is None or not np.isfinite(features).all():
+    if isinstance(answer, Failed) or features is None:
         return failed(job)
     length = float(np.linalg.norm(features.astype(np.float64))) if normalize else 1.0
     return Embedded(
@@ -205,7 +205,7 @@ def explained(job: Job, spec: Preprocessing) -> Explained | Failed:
     """The answer for one image and the attention in it, or its error."""
     shares = None if job.inference is None else job.inference.found.attention
     answer = result_of(job)
-    if isinstance(answer, Failed) or shares is None or not np.isfinite(shares).all():
+    if isinstance(answer, Failed) or shares is None:
         return failed(job)
     return Explained(
         **{each.name: getattr(answer, each.name) for each in fields(Classified)},

@@ -283,10 +283,10 @@ class Scheduler:
         padded_patches = run.padded_patches or padded_patches  # buckets pad further than the longest image
         self._observer.batch_ran(BatchReport(images, patches, padded_patches, run.share_s))
         for place, (ticket, ranking) in enumerate(zip(part, run.rankings, strict=True)):
-            if ranking is None:
+            found = found_in(run.answers, place, ticket.length, ticket.extras)
+            if ranking is None or not found.finite:
                 self._fail(ticket, Internal(), "failed")
             else:
-                found = found_in(run.answers, place, ticket.length, ticket.extras)
                 self._answer(ticket, ranking, found, run, len(part))
         self._grow_again()
         return None
