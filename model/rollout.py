@@ -93,13 +93,14 @@ def rollout(seen: list[Tensor], lengths: Tensor, config: ViTConfig) -> Tensor:
 
 def _pooled(seen: list[Tensor], lengths: Tensor, config: ViTConfig, tokens: int) -> Tensor:
     """What the pooled output takes from each token after the last block: `[B, 1, S]`."""
-    first = F.one_hot(torch.zeros_like(lengths), tokens).float()  # [B, S]
+    places = torch.arange(tokens, device=lengths.device).expand(lengths.shape[0], 1, -1)
     if config.distilled:
-        return (first + F.one_hot(torch.ones_like(lengths), tokens)).unsqueeze(1) / 2
+        return (places < 2).float() / 2
+    first = (places == 0).float()
     if config.pooling == "token":
-        return first.unsqueeze(1)
+        return first
     skip = 0 if config.pool_prefix else config.prefix
     if config.pooling == "attention":
         return F.pad(seen[-1], (skip, 0))
-    average = F.pad(average_shares(tokens - skip, lengths - skip), (skip, 0))
-    return (average if config.pooling == "average" else (first + average) / 2).unsqueeze(1)
+    average = F.pad(average_shares(tokens - skip, lengths - skip), (skip, 0)).unsqueeze(1)
+    return average if config.pooling == "average" else (first + average) / 2
