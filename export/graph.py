@@ -24,6 +24,7 @@ from model.vit import PatchEmbedding, VisionTransformer
 Opset = Literal[24, 18]
 # int8 is made from the float32 graph by export.quantize
 _DTYPE: dict[Precision, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "int8": torch.float32}
+ATTENTION = "attention"  # the output of the rollout
 MAX_FILE_BYTES = 2**31 - 2**20  # protobuf's limit for one message, less room for the graph itself
 
 
@@ -145,7 +146,7 @@ class ServingGraph(nn.Module):
 
 def output_names(model: VisionTransformer, *, explain: bool = False) -> list[str]:
     """Outputs of the model's graph: a feature extractor has no logits."""
-    return [*(["logits"] if model.config.classes else []), "embedding", *(["attention"] if explain else [])]
+    return [*(["logits"] if model.config.classes else []), "embedding", *([ATTENTION] if explain else [])]
 
 
 def check_size(model: VisionTransformer, precision: Precision) -> None:
@@ -199,12 +200,12 @@ def build_graph(model: VisionTransformer, manifest: Manifest, opset: Opset) -> i
     if program is None:
         raise ExportError("torch.onnx returned no program")
     graph = program.model
-    _drop_notes(graph)
+    drop_notes(graph)
     graph.metadata_props[METADATA_KEY] = manifest.to_json()
     return graph
 
 
-def _drop_notes(graph: ir.Model) -> None:
+def drop_notes(graph: ir.Model) -> None:
     """Remove what the exporter notes on every node: stack traces, with the paths of the machine that exported."""
     graph.metadata_props.clear()
     graph.graph.metadata_props.clear()
