@@ -4,9 +4,9 @@
     python -m export.to_onnx --random Ti/16 -o explained.onnx --quick-check --explain
     python -m benchmarks.explain plain.onnx explained.onnx
 
-The engine of the service with one lane, native grid, random pixels. Each round visits every case in turn; printed are the
-median over rounds and the median of the ratio to the artifact without attention. Memory is that of a process that has
-loaded and warmed up one engine. Recorded runs are in docs/explain.md.
+The engine of the service with one lane, native grid, random pixels. Each round visits every case in turn; printed are
+the median over rounds and the median of the ratio to the artifact without attention. Memory is that of a process that
+has loaded and warmed up one engine. Recorded runs are in docs/explain.md.
 """
 
 import statistics

@@ -73,9 +73,8 @@ class PatchSlab:
             ValueError: if it is no image of at most `max_patches`, or not inside the memory with its answer.
         """
         size, start = patches * patch_dim, page * _PAGE_BYTES
-        if not 0 < patches <= max_patches or not 0 <= start <= self._capacity_bytes - _behind(size) - _answer_bytes(
-            patches
-        ):
+        last = self._capacity_bytes - _behind(size) - _answer_bytes(patches)
+        if not 0 < patches <= max_patches or not 0 <= start <= last:
             raise ValueError(f"there is no room for {patches} patches at page {page}")
         return np.frombuffer(self._memory, np.uint8, size, start).reshape(patches, patch_dim)
 
