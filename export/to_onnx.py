@@ -144,7 +144,7 @@ def _table(differences: list[Difference], *, has_logits: bool, explain: bool) ->
     caption = "largest absolute differences to PyTorch; alone: an image run alone, to itself in the batch"
     caption += "; attention: in units of the even share" if explain else ""
     table = Table(caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("batch", no_wrap=True)
+    table.add_column("batch", no_wrap=not explain)  # one column more than fits beside long names
     wanted = {"logits": has_logits, "embedding": True, "attention": explain, "alone": True, "tolerance": True}
     columns = [column for column, shown in wanted.items() if shown]
     for column in columns:

@@ -195,8 +195,8 @@ class ExplainNotAvailable(RequestError):
     status = 409
     code = "explain_not_available"
     sentence = (
-        "This model was exported without attention: export it again with the option, as in "
-        "patchserve export MODEL --explain, or choose another of /models."
+        "This model was exported without attention: export it again with --explain, as in "
+        "python -m export.to_onnx MODEL --explain, or choose another of /models."
     )
 
 
