@@ -94,7 +94,7 @@ class Engine:
         whole, content = content, without_output(content, ATTENTION)
         self._narrow = self._wide = self._whole = _open_session(runtime, content, path, narrow)
         manifest = read_manifest(self._narrow, path)
-        if content is not whole:
+        if manifest.explain and content is not whole:
             self._whole = _open_session(runtime, whole, path, narrow)
         check_contract(self._whole, manifest, path)
         _check_provider(self._narrow, settings)

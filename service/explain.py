@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
@@ -16,6 +15,7 @@ from service.extras import Extras
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.models import Models
+from service.overlay import Box
 from service.painting import Painter
 from service.problems import problem, refuse
 from service.replies import Explained, ExplainReply, explained
@@ -66,7 +66,7 @@ class Explainer(Answering[ClassifyQuery]):
         spec = done.served.manifest.preprocessing
         results = [explained(job, spec) for job in done.jobs]
         if isinstance(results[0], Explained) and wants_picture(done.request.headers.get("accept", "")):
-            return await self._picture(done, results[0])
+            return await self._picture(done, results[0].region)
         reply = ExplainReply(
             model=done.served.name,
             results=results,
@@ -76,14 +76,16 @@ class Explainer(Answering[ClassifyQuery]):
         small = sum(job.grid[0] * job.grid[1] for job in done.jobs) < _SMALL_VALUES
         return Response(reply.to_json() if small else await asyncio.to_thread(reply.to_json), media_type=_JSON)
 
-    async def _picture(self, done: Answered[ClassifyQuery], result: Explained) -> Response:
+    async def _picture(self, done: Answered[ClassifyQuery], region: Box) -> Response:
         [job], background = done.jobs, done.served.manifest.preprocessing.background
-        assert job.header is not None  # noqa: S101 - it has been decoded
-        shares = np.array(result.attention, np.float32)
+        assert job.header is not None  # noqa: S101 - it has been explained
+        assert job.inference is not None  # noqa: S101
+        assert job.inference.found.attention is not None  # noqa: S101
+        shares = job.inference.found.attention.reshape(job.grid)
         with self._admission.decoding(job.decode_cost):
             try:
                 content = await self._painter.paint(
-                    done.uploads[0], job.header, background, shares, result.region, done.wanted.deadline_s
+                    done.uploads[0], job.header, background, shares, region, done.wanted.deadline_s
                 )
             except RequestError as error:
                 return refuse(done.request, error)
