@@ -30,7 +30,7 @@ _LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 _QUICK = ("native", "wide", "tall", "mixed native, one patch")
 
 
-def make_manifest(source: Source, precision: Precision) -> Manifest:
+def make_manifest(source: Source, precision: Precision, *, explain: bool = False) -> Manifest:
     """The manifest of an artifact made from `source` by this process.
 
     Raises:
@@ -50,6 +50,7 @@ def make_manifest(source: Source, precision: Precision) -> Manifest:
         accuracy=source.description.accuracy,
         provenance=replace(source.provenance, libraries=libraries, command=command),
         golden=_golden(source.model),
+        explain=explain,
     )
     return Manifest.from_json(manifest.to_json())
 
@@ -191,7 +192,7 @@ def _compare(
     batches = verify.cases(manifest.preprocessing, mixed_grids=manifest.mixed_grids)
     if quick:
         batches = tuple(case for case in batches if case.name in _QUICK)
-    results = verify.compare(session, model, manifest.precision, batches)
+    results = verify.compare(session, model, manifest.precision, batches, explain=manifest.explain)
     differences = []
     for number, case in enumerate(batches, 1):
         with step(console, f"compare with PyTorch {number}/{len(batches)}: {case.name}"):

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from model.attention import Attend, Attention, Inputs, matmul_attention
 from model.blocks import leading
 from model.manifest import METADATA_KEY, Manifest, Precision
+from model.rollout import Watcher, has_rollout, rollout
 from model.vit import PatchEmbedding, VisionTransformer
 
 Opset = Literal[24, 18]
 # int8 is made from the float32 graph by export.quantize
 _DTYPE: dict[Precision, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "int8": torch.float32}
+ATTENTION = "attention"  # the output of the rollout
 MAX_FILE_BYTES = 2**31 - 2**20  # protobuf's limit for one message, less room for the graph itself
 
 
@@ -113,26 +115,38 @@ _ATTENTION: dict[Opset, Attend] = {24: onnx_attention, 18: matmul_attention}
 
 
 class ServingGraph(nn.Module):
-    """The exported module: uint8 patches and grids in, float32 logits and embeddings out."""
+    """The exported module: uint8 patches and grids in, float32 logits and embeddings out.
 
-    def __init__(self, model: VisionTransformer, opset: Opset, dtype: torch.dtype) -> None:
+    With `explain` the attention rollout as well. Its operators hang beside those of the model, so that a run which does
+    not ask for it need not compute them.
+    """
+
+    def __init__(self, model: VisionTransformer, opset: Opset, dtype: torch.dtype, *, explain: bool = False) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
-        self.model.attend_with(_ATTENTION[opset])
+        self._watcher = Watcher(_ATTENTION[opset]) if explain else None
+        self.model.attend_with(self._watcher or _ATTENTION[opset])
         _split_inputs(self.model)
         if isinstance(model.embedding, PatchEmbedding):
             self.model.embedding = FoldedPatchEmbedding(model.embedding, dtype)  # type: ignore[assignment]
         self.to(dtype).eval().requires_grad_(False)
 
     def forward(self, patches: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
-        """uint8 `[B, N, P*P*C]`, int64 `[B, 2]` to float32 `[B, K]`, if the model has a head, and `[B, D]`."""
+        """uint8 `[B, N, P*P*C]`, int64 `[B, 2]` to float32 `[B, K]`, if the model has a head, `[B, D]`, `[B, N]`."""
+        outputs = self._answer(patches, grid)
+        if self._watcher is None:
+            return outputs
+        lengths = grid[:, 0] * grid[:, 1] + self.model.config.prefix
+        return *outputs, rollout(self._watcher.take(), lengths, self.model.config)
+
+    def _answer(self, patches: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
         logits, embedding = self.model(patches, grid)
         return (logits.float(), embedding.float()) if self.model.config.classes else (embedding.float(),)
 
 
-def output_names(model: VisionTransformer) -> list[str]:
+def output_names(model: VisionTransformer, *, explain: bool = False) -> list[str]:
     """Outputs of the model's graph: a feature extractor has no logits."""
-    return ["logits", "embedding"] if model.config.classes else ["embedding"]
+    return [*(["logits"] if model.config.classes else []), "embedding", *([ATTENTION] if explain else [])]
 
 
 def check_size(model: VisionTransformer, precision: Precision) -> None:
@@ -154,13 +168,18 @@ def build_graph(model: VisionTransformer, manifest: Manifest, opset: Opset) -> i
 
     Args:
         model: float32, on the CPU; left as it is.
-        manifest: its `precision` chooses the weights' type.
+        manifest: its `precision` chooses the weights' type, `explain` adds the attention rollout.
         opset: 24 for the `Attention` operator, 18 for older runtimes and TensorRT (MatMul and Softmax).
 
     Raises:
-        ExportError: when the weights cannot be stored in one file.
+        ExportError: when the weights cannot be stored in one file, or attention cannot be rolled out.
     """
     check_size(model, manifest.precision)
+    if manifest.explain and not has_rollout(model.config):
+        raise ExportError(
+            "--explain: attention rollout is defined for weights that are shares, and differential attention subtracts "
+            "one map from another: export without --explain"
+        )
     spec = manifest.preprocessing
     rows, columns = 3, 5  # any example: both axes are dynamic
     patches = torch.zeros(2, rows * columns, spec.patch_dim, dtype=torch.uint8)
@@ -169,24 +188,24 @@ def build_graph(model: VisionTransformer, manifest: Manifest, opset: Opset) -> i
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.onnx about itself
         program = torch.onnx.export(
-            ServingGraph(model, opset, _DTYPE[manifest.precision]),
+            ServingGraph(model, opset, _DTYPE[manifest.precision], explain=manifest.explain),
             (patches, grid),
             dynamo=True,
             opset_version=opset,
             input_names=["patches", "grid"],
-            output_names=output_names(model),
+            output_names=output_names(model, explain=manifest.explain),
             dynamic_shapes={"patches": {0: batch, 1: length}, "grid": {0: batch}},
             verbose=False,
         )
     if program is None:
         raise ExportError("torch.onnx returned no program")
     graph = program.model
-    _drop_notes(graph)
+    drop_notes(graph)
     graph.metadata_props[METADATA_KEY] = manifest.to_json()
     return graph
 
 
-def _drop_notes(graph: ir.Model) -> None:
+def drop_notes(graph: ir.Model) -> None:
     """Remove what the exporter notes on every node: stack traces, with the paths of the machine that exported."""
     graph.metadata_props.clear()
     graph.graph.metadata_props.clear()

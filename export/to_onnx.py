@@ -3,7 +3,7 @@
     python -m export.to_onnx runs/fashion/model.safetensors -o fashion-mnist.onnx --report
     python -m export.to_onnx hf:google/vit-base-patch16-224
     python -m export.to_onnx timm:vit_base_patch16_siglip_224.webli --drop-head
-    python -m export.to_onnx --random B/16 -o vit-b-16.onnx
+    python -m export.to_onnx --random B/16 -o vit-b-16.onnx --explain
     python -m export.to_onnx model.safetensors --precision int8 --calibrate photos/ --accuracy-folder validation/
 
 An artifact that fails verification is not left behind, and the exit status is 1.
@@ -52,6 +52,7 @@ def command(
     ] = 98.0,
     max_patches: Annotated[int | None, typer.Option(min=1, help="Most patches of one image.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Labels: one a line, or JSON.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="With attention per patch, for POST /explain.")] = False,
     drop_head: Annotated[bool, typer.Option("--drop-head", help="Export a feature extractor.")] = False,
     logits_required: Annotated[bool, typer.Option("--logits-required", help="Refuse what has no head.")] = False,
     quick_check: Annotated[bool, typer.Option("--quick-check", help="Compare few batches, not all.")] = False,
@@ -66,7 +67,7 @@ def command(
         opened = _open(source, random, image_size, precision, console)
         opened = _with_head(opened, console, drop=drop_head, needed=logits_required)
         opened = _with_options(opened, labels, max_patches, name=name, version=version, description=description)
-        manifest = make_manifest(opened, precision)
+        manifest = make_manifest(opened, precision, explain=explain)
         target = output or Path(f"{manifest.name}.onnx")
         version_of_graph: Opset = 24 if opset == "24" else 18
         if precision == "int8":
@@ -79,7 +80,7 @@ def command(
             differences = export(opened, manifest, target, version_of_graph, console, quick=quick_check)
     except (ExportError, CheckpointError, ManifestError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
-    console.print(_table(differences, has_logits=opened.model.config.classes > 0))
+    console.print(_table(differences, has_logits=opened.model.config.classes > 0, explain=explain))
     if report:
         document = {"provenance": asdict(manifest.provenance)} | verify.report(differences)
         target.with_suffix(".report.json").write_text(json.dumps(document, indent=2) + "\n")
@@ -139,11 +140,13 @@ def _with_options(source: Source, labels: Path | None, max_patches: int | None, 
     return replace(source, description=replace(source.description, **given))
 
 
-def _table(differences: list[Difference], *, has_logits: bool) -> Table:
+def _table(differences: list[Difference], *, has_logits: bool, explain: bool) -> Table:
     caption = "largest absolute differences to PyTorch; alone: an image run alone, to itself in the batch"
+    caption += "; attention: in units of the even share" if explain else ""
     table = Table(caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("batch", no_wrap=True)
-    columns = ("logits", "embedding", "alone", "tolerance") if has_logits else ("embedding", "alone", "tolerance")
+    table.add_column("batch", no_wrap=not explain)  # one column more than fits beside long names
+    wanted = {"logits": has_logits, "embedding": True, "attention": explain, "alone": True, "tolerance": True}
+    columns = [column for column, shown in wanted.items() if shown]
     for column in columns:
         table.add_column("limit" if column == "tolerance" else column, justify="right", no_wrap=True)
     for each in differences:

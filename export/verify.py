@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.manifest import Precision, Preprocessing
+from model.rollout import attention_shares
 from model.vit import VisionTransformer
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
@@ -50,12 +51,14 @@ class Difference:
     alone: float  # logits (else embeddings) of the images run alone, against the same images in the batch
     tolerance: float
     alone_tolerance: float = math.inf  # where an image alone must be nearer to itself than to PyTorch
+    attention: float = 0.0  # to PyTorch and of images run alone, times the patches: 1 is the even share
 
     @property
     def passed(self) -> bool:
         """Whether every difference is within tolerance; a NaN is not."""
         same = self.alone <= self.alone_tolerance
-        return same and all(value <= self.tolerance for value in (self.logits, self.embedding, self.alone))
+        found = (self.logits, self.embedding, self.alone, self.attention)
+        return same and all(value <= self.tolerance for value in found)
 
 
 def cases(spec: Preprocessing, *, mixed_grids: bool = True) -> tuple[Case, ...]:
@@ -116,7 +119,12 @@ def open_session(path: Path) -> "onnxruntime.InferenceSession":
 
 
 def compare(
-    session: "onnxruntime.InferenceSession", model: VisionTransformer, precision: Precision, batches: tuple[Case, ...]
+    session: "onnxruntime.InferenceSession",
+    model: VisionTransformer,
+    precision: Precision,
+    batches: tuple[Case, ...],
+    *,
+    explain: bool = False,
 ) -> Iterator[Difference]:
     """Run every case in both, on seeded random pixels; padding is random too. Yields as it goes."""
     draw = np.random.default_rng(0)
@@ -140,7 +148,29 @@ def compare(
             _largest(_run_alone(session, first, patches, case.grids), outputs[first]),
             TOLERANCE[precision] * (1.0 if precision == "float32" else max(1.0, largest)),
             TOLERANCE["float32"] * max(1.0, largest) if precision == "int8" else math.inf,
+            _attention_difference(session, model, patches, case.grids) if explain else 0.0,
         )
+
+
+def _attention_difference(
+    session: "onnxruntime.InferenceSession",
+    model: VisionTransformer,
+    patches: NDArray[np.uint8],
+    grids: tuple[Grid, ...],
+) -> float:
+    """Largest difference of the rollout to PyTorch, and of images run alone to themselves in the batch."""
+    grid = np.array(grids, np.int64)
+    with torch.inference_mode():
+        expected = attention_shares(model, torch.from_numpy(patches), torch.from_numpy(grid)).numpy()
+    found = session.run(["attention"], {"patches": patches, "grid": grid})[0]
+    sizes = grid.prod(1)
+    largest = [_largest(found * sizes[:, None], expected * sizes[:, None])]
+    for row, (rows, columns) in enumerate(grids):
+        size = rows * columns
+        own = {"patches": patches[row : row + 1, :size], "grid": grid[row : row + 1]}
+        alone = session.run(["attention"], own)[0]
+        largest.append(_largest(alone * size, found[row : row + 1, :size] * size))
+    return max(largest)
 
 
 def _grids_text(grids: tuple[Grid, ...]) -> str:

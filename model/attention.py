@@ -29,7 +29,7 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor,
     Returns:
         `[B, S, E]`; rows of padding are finite and meaningless.
     """
-    query, key, value = (_split_heads(x, heads) for x in (query, key, value))
+    query, key, value = (split_heads(x, heads) for x in (query, key, value))
     valid = torch.arange(key.shape[2], device=key.device) < lengths[:, None]  # [B, T]
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=valid[:, None, None, :])  # [B, H, S, E/H]
     return mixed.transpose(1, 2).flatten(2)
@@ -41,7 +41,7 @@ def matmul_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor,
     For runtimes without an attention operator, and for training on a CPU: there the backward pass of the fused kernel
     took 57 % of a step in bfloat16, and this form made the whole step 2.6 times faster (Pico/4, batch 256).
     """
-    query, key, value = (_split_heads(x, heads) for x in (query, key, value))
+    query, key, value = (split_heads(x, heads) for x in (query, key, value))
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # [B, H, S, T]
     valid = torch.arange(key.shape[2], device=key.device) < lengths[:, None]  # [B, T]
     weights = scores.masked_fill(~valid[:, None, None, :], float("-inf")).softmax(-1)
@@ -49,7 +49,7 @@ def matmul_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor,
     return mixed.transpose(1, 2).flatten(2)
 
 
-def _split_heads(tokens: Tensor, heads: int) -> Tensor:
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
     """`[B, T, D]` to `[B, H, T, D/H]`."""
     batch, count, width = tokens.shape
     return tokens.view(batch, count, heads, width // heads).transpose(1, 2)

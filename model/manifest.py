@@ -129,6 +129,7 @@ class Manifest:
         provenance: where the weights come from.
         golden: (index, logit) of the best classes of the golden image (`model.golden`), as the source answers; serving
             refuses to start with a model that answers otherwise. Empty: not written down.
+        explain: the graph has the output `attention`. Written only if it is true, for older releases refuse the field.
     """
 
     name: str
@@ -142,11 +143,14 @@ class Manifest:
     precision: Precision = "float32"
     accuracy: Accuracy = field(default_factory=Accuracy)
     golden: Golden = ()
+    explain: bool = False
 
     def to_json(self) -> str:
         """The document that goes into `metadata_props["patchserve"]`."""
         document = asdict(self)
         document |= document.pop("preprocessing")
+        if not self.explain:
+            del document["explain"]
         return json.dumps({"schema": SCHEMA} | document, ensure_ascii=False)
 
     @classmethod
@@ -167,7 +171,8 @@ class Manifest:
                 f"manifest schema {document.get('schema')!r} cannot be read; this release reads schema {SCHEMA}: "
                 "export the model again with a matching release"
             )
-        document.setdefault("golden", [])  # added to the schema later
+        document.setdefault("golden", [])  # added to the schema later, as is the next one
+        document.setdefault("explain", False)
         rules = _MANIFEST_RULES | _PREPROCESSING_RULES
         unknown = [f"{key!r} is not a field of schema {SCHEMA}" for key in document.keys() - rules.keys() - {"schema"}]
         _raise_if(
@@ -274,6 +279,7 @@ _MANIFEST_RULES: dict[str, _Rule] = {
     "precision": _one_of(Precision),
     "accuracy": ('{"dataset": text, "curve": [[max_patches, top1], ...]} rising in max_patches', _is_accuracy),
     "golden": ("a list of [index of a class, logit]", _is_golden),
+    "explain": ("true or false", lambda value: isinstance(value, bool)),
     "provenance": (f"an object of {', '.join(item.name for item in fields(Provenance))}", _is_provenance),
 }
 

@@ -19,6 +19,12 @@ def average(tokens: Tensor, lengths: Tensor) -> Tensor:
     return (total / lengths[:, None]).to(tokens.dtype)
 
 
+def average_shares(tokens: int, lengths: Tensor) -> Tensor:
+    """What `average` takes from each of so many tokens: `[B]` to float32 `[B, T]`."""
+    valid = torch.arange(tokens, device=lengths.device) < lengths[:, None]
+    return valid / lengths[:, None]
+
+
 class AttentionPooling(nn.Module):
     """One learned query attends to all tokens, then an MLP ("Scaling Vision Transformers", Zhai et al. 2021, "MAP")."""
 

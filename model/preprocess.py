@@ -298,18 +298,24 @@ def resize(
     see `region`.
     """
     x, y, right, bottom = box or (0, 0, *image.size)
-    width, height = right - x, bottom - y
+    wide, high = grid[1] * spec.patch_size, grid[0] * spec.patch_size
+    inner = shown(right - x, bottom - y, spec, grid)
+    source = (x + inner[0], y + inner[1], x + inner[2], y + inner[3])
+    return resample(image, (wide, high), spec.interpolation, source, exact=exact)
+
+
+def shown(width: float, height: float, spec: Preprocessing, grid: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The box (left, top, right, bottom) of an upright picture that its patches show: all of it, or the centre."""
     wide, high = grid[1] * spec.patch_size, grid[0] * spec.patch_size
     full_wide, full_high = _resized(width, height, spec, grid)
     centre: Callable[[float], int] = math.floor if spec.resize == "crop-floor" else round
     left, top = centre((full_wide - wide) / 2), centre((full_high - high) / 2)
-    source = (
-        x + left * width / full_wide,
-        y + top * height / full_high,
-        x + (left + wide) * width / full_wide,
-        y + (top + high) * height / full_high,
+    return (
+        left * width / full_wide,
+        top * height / full_high,
+        (left + wide) * width / full_wide,
+        (top + high) * height / full_high,
     )
-    return resample(image, (wide, high), spec.interpolation, source, exact=exact)
 
 
 def patchify(pixels: NDArray[np.uint8], patch_size: int, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:

@@ -38,7 +38,9 @@ ADMIN_ROUTES = ("/models/{name}/reload", "/models/reload")
 
 _METRICS_PATH = "/metrics"
 _OPEN_PATHS = (PROBES | {"/", "/docs", "/openapi.json"}) - {_METRICS_PATH}
-_NAMED_PATHS = frozenset({"/classify", "/models", _METRICS_PATH})  # what a refusal may be counted under
+_NAMED_PATHS = frozenset(
+    {"/classify", "/embed", "/explain", "/models", _METRICS_PATH}
+)  # what a refusal may be counted under
 _PREFLIGHT_S = 600
 _LENGTH_HEADER = "Inference-Header-Content-Length"  # of the Open Inference Protocol
 

@@ -176,6 +176,15 @@ class Admission:
         self.undecoded_cost -= cost
 
     @contextmanager
+    def decoding(self, cost: int) -> Iterator[None]:
+        """From `decode_begins` to `decode_ended`."""
+        self.decode_begins(cost)
+        try:
+            yield
+        finally:
+            self.decode_ended(cost)
+
+    @contextmanager
     def hold_upload(self) -> Iterator["UploadMemory"]:
         """The account of one request's body; what it took is given back at the end."""
         memory = UploadMemory(self)

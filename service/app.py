@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -22,8 +23,10 @@ from service.classify import Classifier, ShortWay, classify_router
 from service.cores import usable_cores
 from service.decoding.opening import Decoders
 from service.door import AdmissionDoor
+from service.embed import Embedder, embed_router
 from service.engine import Engine, Model
 from service.errors import DeviceLostError, NotReady
+from service.explain import Explainer, explain_router
 from service.footprint import resident_bytes
 from service.heartbeat import Heartbeat
 from service.library import Change, Library
@@ -36,6 +39,7 @@ from service.neighbours import Neighbours
 from service.observers import DecodeObserver, EngineObserver
 from service.openapi import describe_keys
 from service.page_files import page_router
+from service.painting import Painter
 from service.pipeline import LocalMemory, Pipeline
 from service.pixels import PixelBudget
 from service.problems import install_handlers
@@ -219,15 +223,13 @@ def assemble_app(
     def learn_wait(now_s: float) -> None:
         models.observe_wait(admission.engine_wait_s(), now_s)
 
-    def look_for_hung_decoders(_: float) -> None:
-        if decoders.lost() and not lifecycle.failed:
-            log.error("decoders_lost", reason="no decode thread comes back: this process ends")
-            lifecycle.fail(NotReady)
-
+    look_for_hung_decoders = partial(_end_without_decoders, decoders, lifecycle, log)
     heartbeat = Heartbeat(clock, metrics, log, [learn_wait, look_for_hung_decoders, *listeners])
     lifecycle.loop_turns = lambda: heartbeat.in_time
     accounts = Accounts(metrics, SlowLog(log, settings.slow_request_ms / 1000), clock)
-    classifier = Classifier(settings, models, admission, lifecycle, accounts, clock)
+    parts = (settings, models, admission, lifecycle, accounts, clock)
+    classifier = Classifier(*parts)
+    explainer = Explainer(*parts, Painter(settings, pool, pixels, decoders.open, clock))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -257,6 +259,8 @@ def assemble_app(
     inference = Inference(settings, models, admission, lifecycle, accounts, pool, clock)
     for router in (
         classify_router(classifier),
+        embed_router(Embedder(*parts)),
+        explain_router(explainer),
         information_router(models, lifecycle, metrics),
         page_router(),
         admin_router(reload),
@@ -264,6 +268,12 @@ def assemble_app(
     ):
         app.include_router(router)
     return app
+
+
+def _end_without_decoders(decoders: Decoders, lifecycle: Lifecycle, log: FilteringBoundLogger, _: float) -> None:
+    if decoders.lost() and not lifecycle.failed:
+        log.error("decoders_lost", reason="no decode thread comes back: this process ends")
+        lifecycle.fail(NotReady)
 
 
 def _watch(metrics: Metrics, ledger: Ledger, models: Models) -> None:

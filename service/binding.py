@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from service.buffers import BatchBuffer
 from service.devices import Device
 from service.errors import EngineError
+from service.extras import Answers, Extras, answers_of, output_names
 
 # onnxruntime_run_options_config_keys.h: a graph for each id; -1 runs without one, 0 is taken.
 _GRAPH_ID, _NO_GRAPH = "gpu_graph_id", "-1"
@@ -94,11 +95,15 @@ class BoundSession:
         device: where it runs.
         classes: C.
         graphs: capture and replay a CUDA graph for each shape named in `open_buffers`.
+        whole: a session with the output `attention` too; None: there is no such output.
     """
 
-    def __init__(self, runtime: Any, session: Any, device: Device, classes: int, *, graphs: bool) -> None:
+    def __init__(
+        self, runtime: Any, session: Any, device: Device, classes: int, *, graphs: bool, whole: Any = None
+    ) -> None:
         self._runtime = runtime
         self._session = session
+        self._whole = whole or session
         self._device = device
         self._classes = classes
         self._graphs = graphs
@@ -130,22 +135,20 @@ class BoundSession:
         """Logits, float32 [B, C]; arrays of one of our buffers are not copied again."""
         return self._thread.submit(self._run, patches, grid).result()
 
-    def embed(
-        self, patches: NDArray[np.uint8], grid: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits, float32 [B, C], and embeddings, float32 [B, D]; the arrays are copied once more."""
-        return self._thread.submit(self._embed, patches, grid).result()
+    def infer(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], extras: Extras) -> Answers:
+        """Logits and what else is wanted; the arrays are copied once more."""
+        return self._thread.submit(self._infer, patches, grid, extras).result()
 
     def close(self) -> None:
         """Give the memory on the device back; nothing may run any more."""
         self._thread.shutdown(wait=True)
         self._bindings.clear()
-        self._session = None
+        self._session = self._whole = None
 
     def _run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64]) -> NDArray[np.float32]:
         buffer = next((each for each in self._bindings if each.owns(patches, grid)), None)
         if buffer is None:
-            binding = self._copied(patches, grid, "logits")
+            binding = self._copied(self._session, patches, grid, ["logits"])
             graph = _NO_GRAPH
         else:
             binding = self._bindings[buffer]
@@ -155,17 +158,15 @@ class BoundSession:
         logits: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
         return logits
 
-    def _embed(
-        self, patches: NDArray[np.uint8], grid: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        binding = self._copied(patches, grid, "logits", "embedding")
-        self._session.run_with_iobinding(binding, self._options(_NO_GRAPH))
-        logits, embedding = binding.copy_outputs_to_cpu()
-        return logits, embedding
+    def _infer(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], extras: Extras) -> Answers:
+        session = self._whole if Extras.ATTENTION in extras else self._session
+        binding = self._copied(session, patches, grid, output_names(extras))
+        session.run_with_iobinding(binding, self._options(_NO_GRAPH))
+        return answers_of(extras, binding.copy_outputs_to_cpu())
 
-    def _copied(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *outputs: str) -> Any:
+    def _copied(self, session: Any, patches: NDArray[np.uint8], grid: NDArray[np.int64], outputs: Sequence[str]) -> Any:
         """A binding for arrays anywhere on the host."""
-        binding = self._session.io_binding()
+        binding = session.io_binding()
         binding.bind_cpu_input("patches", np.ascontiguousarray(patches))
         binding.bind_cpu_input("grid", np.ascontiguousarray(grid))
         for output in outputs:

@@ -1,8 +1,9 @@
-"""POST /classify: from the request to the reply."""
+"""POST /classify: from the request to the reply. `service.embed` and `service.explain` answer otherwise, no more."""
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Query, Request
@@ -15,6 +16,7 @@ from service.accounts import Accounts, Upload
 from service.admission import Admission
 from service.disconnects import cancel_when_gone
 from service.errors import InvalidParameter, RequestError
+from service.extras import Extras
 from service.lifecycle import Lifecycle
 from service.models import Models, Served
 from service.pipeline import Job, Wanted
@@ -47,28 +49,47 @@ _Whole = Annotated[int, Field(ge=1), BeforeValidator(_digits)]
 _K = Annotated[int, Field(ge=1, le=MOST_RANKED), BeforeValidator(_digits)]
 
 
-_YesNo = Annotated[bool, BeforeValidator(_truth)]
+YesNo = Annotated[bool, BeforeValidator(_truth)]
 
 
-class ClassifyQuery(BaseModel):
-    """Query parameters; an unknown one is refused."""
+class UploadQuery(BaseModel):
+    """Query parameters of everything that takes images; an unknown one is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str | None = Field(
         default=None, description="NAME or NAME@VERSION of /models; default: the service's default model"
     )
-    k: _K | None = Field(default=None, description="labels per image, at most the model's; default 5")
     max_patches: _Whole | None = Field(
         default=None, description="patch budget per image: fewer is faster and less accurate; the model's own bounds it"
     )
     timeout_ms: _Whole | None = Field(default=None, description="deadline from the end of the upload, milliseconds")
-    allow_degraded: _YesNo = Field(
+    allow_degraded: YesNo = Field(
         default=True, description="false: never fewer patches than asked for; under load such a request waits longer"
     )
 
+    def labels_of(self, classes: int) -> int:
+        """How many labels of so many."""
+        return 0
 
-_BODY = {
+
+class ClassifyQuery(UploadQuery):
+    """Those of whoever wants labels."""
+
+    k: _K | None = Field(default=None, description="labels per image, at most the model's; default 5")
+
+    def labels_of(self, classes: int) -> int:
+        """How many labels of so many.
+
+        Raises:
+            InvalidParameter: if there are fewer.
+        """
+        if self.k is not None and self.k > classes:
+            raise InvalidParameter
+        return self.k or min(_DEFAULT_K, classes)
+
+
+BODY = {
     "requestBody": {
         "required": True,
         "content": {
@@ -90,7 +111,7 @@ _BODY = {
         },
     }
 }
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
+PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: problem(text)
     for status, text in {
         400: "`bad_request`, `bad_multipart`",
@@ -109,8 +130,35 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-class Classifier:
-    """The parts that one classify request passes through."""
+QueryT = TypeVar("QueryT", bound=UploadQuery)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered(Generic[QueryT]):
+    """A request whose images have been through the engine, each with its answer or its error."""
+
+    request: Request
+    query: QueryT
+    served: Served
+    uploads: Sequence[bytes]
+    upload: Upload
+    wanted: Wanted
+    jobs: list[Job]
+
+
+class Answering(Generic[QueryT]):
+    """The parts that one request with images passes through; subclasses say what they want, and what they reply.
+
+    Args:
+        settings: the limits.
+        models: to choose from.
+        admission: the gate.
+        lifecycle: whether anybody is served.
+        accounts: told what came of it.
+        clock: monotonic, seconds.
+    """
+
+    extras: ClassVar[Extras] = Extras.NONE  # of each image, beside its best classes
 
     def __init__(
         self,
@@ -128,7 +176,7 @@ class Classifier:
         self._accounts = accounts
         self._clock = clock
 
-    async def __call__(self, request: Request, query: ClassifyQuery) -> Response:
+    async def __call__(self, request: Request, query: QueryT) -> Response:
         """Answer one request.
 
         Raises:
@@ -139,7 +187,7 @@ class Classifier:
         with self._models.choose(query.model) as served:
             return await self._answer(request, query, served)
 
-    async def _answer(self, request: Request, query: ClassifyQuery, served: Served) -> Response:
+    async def _answer(self, request: Request, query: QueryT, served: Served) -> Response:
         k, max_patches, timeout_s = self._check(query, served.manifest)
         self._admission.check_open(self._clock(), timeout_s)
         with self._admission.hold_upload() as memory:
@@ -154,31 +202,48 @@ class Classifier:
             queued = self._admission.ledger.all_queue_patches
             upload = Upload(self._clock(), memory.taken, queued)
             with cancel_when_gone(request.receive):
-                deadline_s = upload.ended_s + timeout_s
-                wanted = Wanted(k, max_patches, deadline_s, query.allow_degraded, origin_of(request))
+                self._check_uploads(request, uploads)
+                wanted = Wanted(
+                    k, max_patches, upload.ended_s + timeout_s, query.allow_degraded, self.extras, origin_of(request)
+                )
                 jobs = await served.pipeline.classify(uploads, wanted)
-        timing = self._accounts.close(request, jobs, upload)
-        if len(jobs) == 1 and jobs[0].error is not None:
-            return refuse(request, jobs[0].error)  # raised, it would hold this frame and with it the patches
-        return self._reply(request, served, jobs, timing)
+                if len(jobs) == 1 and jobs[0].error is not None:
+                    self._accounts.close(request, jobs, upload)
+                    return refuse(request, jobs[0].error)  # raised, it would hold this frame and with it the patches
+                return await self._reply(Answered(request, query, served, uploads, upload, wanted, jobs))
 
-    def _check(self, query: ClassifyQuery, manifest: Manifest) -> tuple[int, int, float]:
-        """`k`, patch budget and timeout in seconds, within what this model and this service allow."""
-        classes = len(manifest.labels)
-        k = min(_DEFAULT_K, classes) if query.k is None else query.k
+    def _check(self, query: QueryT, manifest: Manifest) -> tuple[int, int, float]:
+        """Labels, patch budget and timeout in seconds, within what this model and this service allow."""
+        k = query.labels_of(len(manifest.labels))
         timeout_ms = self._settings.default_timeout_ms if query.timeout_ms is None else query.timeout_ms
-        if k > classes or timeout_ms > self._settings.max_timeout_ms:
+        if timeout_ms > self._settings.max_timeout_ms:
             raise InvalidParameter
         own = manifest.preprocessing.max_patches
         return k, min(query.max_patches or own, own), timeout_ms / 1000
 
-    def _reply(self, request: Request, served: Served, jobs: list[Job], timing: Timing) -> Response:
-        self._accounts.answer(request, jobs, timing)
+    def _check_uploads(self, request: Request, uploads: Sequence[bytes]) -> None:
+        """Refuse what was read, before it is worked on."""
+
+    async def _reply(self, done: Answered[QueryT]) -> Response:
+        """The reply, within the deadline of the request."""
+        raise NotImplementedError
+
+    def _close(self, done: Answered[QueryT]) -> Timing:
+        """How long the stages took, told to whoever keeps accounts as well; there will be a reply."""
+        timing = self._accounts.close(done.request, done.jobs, done.upload)
+        self._accounts.answer(done.request, done.jobs, timing)
+        return timing
+
+
+class Classifier(Answering[ClassifyQuery]):
+    """Answers with labels."""
+
+    async def _reply(self, done: Answered[ClassifyQuery]) -> Response:
         reply = ClassifyReply(
-            model=served.name,
-            results=[result_of(job) for job in jobs],
-            timing_ms=timing,
-            request_id=request.scope["state"]["request_id"],
+            model=done.served.name,
+            results=[result_of(job) for job in done.jobs],
+            timing_ms=self._close(done),
+            request_id=done.request.scope["state"]["request_id"],
         )
         return Response(reply.to_json(), media_type="application/json")
 
@@ -218,7 +283,7 @@ def classify_router(classifier: Classifier) -> APIRouter:
     """The route, for the OpenAPI document and for whoever does not come by the short way."""
     router = APIRouter()
 
-    @router.post(_PATH, response_model=ClassifyReply, responses=_PROBLEMS, openapi_extra=_BODY)
+    @router.post(_PATH, response_model=ClassifyReply, responses=PROBLEMS, openapi_extra=BODY)
     async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
         """Classify one image or several: multipart parts named `file`, or one raw `image/*` body."""
         return await classifier(request, query)

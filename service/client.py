@@ -18,7 +18,16 @@ from typing import Unpack
 
 import httpx
 
-from service.calls.answers import AnswerT, Classification, ModelInfo, ModelName, Outcome, Prediction
+from service.calls.answers import (
+    AnswerT,
+    Classification,
+    Embedding,
+    Explanation,
+    ModelInfo,
+    ModelName,
+    Outcome,
+    Prediction,
+)
 from service.calls.failures import (
     AccessDenied,
     Busy,
@@ -34,7 +43,17 @@ from service.calls.failures import (
     UnreadableImage,
 )
 from service.calls.pictures import Picture, bytes_of, name_of
-from service.calls.questions import MODELS, READY, Options, Question, check_many, classification_of
+from service.calls.questions import (
+    MODELS,
+    READY,
+    EmbedOptions,
+    Options,
+    Question,
+    check_many,
+    classification_of,
+    embedding_of,
+    explanation_of,
+)
 from service.calls.terms import Terms, answer, request
 from service.calls.tries import NEVER, Retries
 
@@ -45,6 +64,9 @@ __all__ = [
     "CallError",
     "Classification",
     "Client",
+    "EmbedOptions",
+    "Embedding",
+    "Explanation",
     "ImageRefused",
     "ModelInfo",
     "ModelName",
@@ -105,6 +127,14 @@ class Client:
             TypeError: if there is no such option.
         """
         return self._ask(classification_of(bytes_of(picture), options))
+
+    def explain(self, picture: Picture, **options: Unpack[Options]) -> Explanation:
+        """As `classify`, and where the model looks; it must have been exported with `--explain`."""
+        return self._ask(explanation_of(bytes_of(picture), options))
+
+    def embed(self, picture: Picture, **options: Unpack[EmbedOptions]) -> Embedding:
+        """The features of one image, see `EmbedOptions`; errors are those of `classify`."""
+        return self._ask(embedding_of(bytes_of(picture), options))
 
     def classify_many(
         self, pictures: Iterable[Picture], *, concurrency: int = 8, **options: Unpack[Options]
@@ -195,8 +225,15 @@ class AsyncClient:
 
     async def classify(self, picture: Picture, **options: Unpack[Options]) -> Classification:
         """As `Client.classify`; files are read and pictures encoded in a thread."""
-        data = picture if isinstance(picture, bytes) else await asyncio.to_thread(bytes_of, picture)
-        return await self._ask(classification_of(data, options))
+        return await self._ask(classification_of(await _read(picture), options))
+
+    async def explain(self, picture: Picture, **options: Unpack[Options]) -> Explanation:
+        """As `Client.explain`."""
+        return await self._ask(explanation_of(await _read(picture), options))
+
+    async def embed(self, picture: Picture, **options: Unpack[EmbedOptions]) -> Embedding:
+        """As `Client.embed`."""
+        return await self._ask(embedding_of(await _read(picture), options))
 
     async def classify_many(
         self, pictures: Iterable[Picture], *, concurrency: int = 8, **options: Unpack[Options]
@@ -261,3 +298,7 @@ class AsyncClient:
                     await response.aread()
                     return answer(question, response)
             await asyncio.sleep(tries.pause_s)
+
+
+async def _read(picture: Picture) -> bytes:
+    return picture if isinstance(picture, bytes) else await asyncio.to_thread(bytes_of, picture)

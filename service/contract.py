@@ -1,17 +1,20 @@
 """What a model file must look like to be served: its manifest, its inputs and its outputs."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from model.manifest import METADATA_KEY, Manifest, ManifestError
 from service.errors import StartError
+from service.extras import ATTENTION, MOST_FEATURES
 
-_CONTRACT = {  # name: (kind, element type, rank)
+_Contract: TypeAlias = dict[str, tuple[str, str, int]]  # name: (kind, element type, rank)
+_CONTRACT: _Contract = {
     "patches": ("input", "tensor(uint8)", 3),
     "grid": ("input", "tensor(int64)", 2),
     "logits": ("output", "tensor(float)", 2),
     "embedding": ("output", "tensor(float)", 2),
 }
+_EXPLAINED: _Contract = {ATTENTION: ("output", "tensor(float)", 2)}  # of models whose manifest has `explain`
 
 
 def read_manifest(session: Any, path: Path) -> Manifest:
@@ -37,15 +40,17 @@ def check_contract(session: Any, manifest: Manifest, path: Path) -> None:
     """
     found = {("input", node.name): node for node in session.get_inputs()}
     found |= {("output", node.name): node for node in session.get_outputs()}
-    problems = [f"unknown input {name!r}" for kind, name in found if kind == "input" and name not in _CONTRACT]
-    for name, (kind, element, rank) in _CONTRACT.items():
+    contract = _CONTRACT | (_EXPLAINED if manifest.explain else {})
+    problems = [f"unknown input {name!r}" for kind, name in found if kind == "input" and name not in contract]
+    for name, (kind, element, rank) in contract.items():
         node = found.get((kind, name))
         if node is None:
             problems.append(f"{kind} {name!r} is missing")
         elif node.type != element or len(node.shape) != rank:
             problems.append(f"{kind} {name!r} is {node.type} of rank {len(node.shape)}, not {element} of rank {rank}")
-    problems = problems or _check_open_axes({name: node.shape for (_, name), node in found.items()})
-    problems = problems or _check_sizes({name: node.shape[-1] for (_, name), node in found.items()}, manifest)
+    shapes = {name: list(found[kind, name].shape) for name, (kind, *_) in contract.items()} if not problems else {}
+    problems = problems or _check_open_axes(shapes)
+    problems = problems or _check_sizes({name: shape[-1] for name, shape in shapes.items()}, manifest)
     if problems:
         raise StartError(f"the model {path} does not keep the contract: {'; '.join(problems)}")
 
@@ -54,8 +59,8 @@ def _check_open_axes(shapes: dict[str, list[Any]]) -> list[str]:
     """Any number of images and of patches: a graph that fixes one would fail at the first request of another size."""
     return [
         f"{name!r} is fixed to {size} in axis {axis}"
-        for name in _CONTRACT
-        for axis, size in enumerate(shapes[name][:-1])
+        for name, shape in shapes.items()
+        for axis, size in enumerate(shape if name == ATTENTION else shape[:-1])
         if isinstance(size, int)
     ]
 
@@ -64,8 +69,11 @@ def _check_sizes(last: dict[str, Any], manifest: Manifest) -> list[str]:
     """Compare the last axes with the manifest; one that the graph leaves open shows in the warm-up."""
     wanted = {"patches": manifest.preprocessing.patch_dim, "grid": 2, "logits": len(manifest.labels)}
     source = {"patches": "values of a patch", "grid": "sides", "logits": "labels"}
-    return [
+    problems = [
         f"{name!r} has {last[name]} columns, the manifest {size} {source[name]}"
         for name, size in wanted.items()
         if isinstance(last[name], int) and last[name] != size
     ]
+    if isinstance(last["embedding"], int) and last["embedding"] > MOST_FEATURES:
+        problems.append(f"'embedding' has {last['embedding']} columns, and at most {MOST_FEATURES} can be served")
+    return problems

@@ -22,7 +22,7 @@ from service.security_headers import SECURITY_HEADERS
 from service.settings import AdmissionSettings
 from service.tracking import request_id_of
 
-_PATH = "/classify"
+_PATHS = ("/classify", "/embed", "/explain")
 _INFER_ROUTE = "/v2/models/{name}/infer"  # with a version as well
 _TIMEOUT = re.compile(rb"(?:^|&)timeout_ms=([0-9]{1,9})(?:&|$)")
 # With one of these the reply has more in it, or has to wait.
@@ -121,6 +121,6 @@ class AdmissionDoor:
 
 def _route_of(path: str) -> str | None:
     """What asks for work; None: anything else."""
-    if path == _PATH:
-        return _PATH
+    if path in _PATHS:
+        return path
     return _INFER_ROUTE if path.startswith("/v2/models/") and path.endswith("/infer") else None

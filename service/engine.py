@@ -29,6 +29,8 @@ from service.contract import check_contract, read_manifest
 from service.cores import usable_cores
 from service.devices import CudaDevice, Device, cuda_runtime
 from service.errors import DeviceLostError, EngineError, OutOfMemoryError, StartError
+from service.extras import ATTENTION, Answers, Extras, answers_of, output_names
+from service.onnx_pruning import without_output
 from service.providers import PROVIDERS, check_support, import_runtime, provider_list, session_options
 from service.settings import EngineSettings
 
@@ -63,7 +65,8 @@ class Engine:
 
     With several lanes there are two sessions over the same file, one whose runs have all cores and one whose runs have
     a thread each, that of the caller. ONNX Runtime packs the weights for each session anew, so they cost memory twice.
-    A model that is quick on one thread has the second session alone.
+    A model that is quick on one thread has the second session alone. A model that explains itself has one session more,
+    whose runs compute the attention too: the others do without its operators.
 
     Attributes:
         model: what was loaded.
@@ -88,15 +91,18 @@ class Engine:
         self.lanes = _lanes_of(settings) if device is None else Lanes()
         several_widths = self.lanes.number > 1 and self.lanes.wide
         narrow = settings.model_copy(update={"engine_threads": 1}) if several_widths else settings
-        self._narrow = self._wide = _open_session(runtime, content, path, narrow)
+        whole, content = content, without_output(content, ATTENTION)
+        self._narrow = self._wide = self._whole = _open_session(runtime, content, path, narrow)
         manifest = read_manifest(self._narrow, path)
-        check_contract(self._narrow, manifest, path)
+        if manifest.explain and content is not whole:
+            self._whole = _open_session(runtime, whole, path, narrow)
+        check_contract(self._whole, manifest, path)
         _check_provider(self._narrow, settings)
         self.model = Model(manifest, digest, settings.provider)
         if device is None and settings.provider != "cpu":
             device = _open_gpu(runtime, settings)
         self._bound = device and BoundSession(
-            runtime, self._wide, device, len(manifest.labels), graphs=settings.cuda_graphs
+            runtime, self._wide, device, len(manifest.labels), graphs=settings.cuda_graphs, whole=self._whole
         )
         if several_widths and self._is_quick():
             self.lanes = replace(self.lanes, wide=False)
@@ -124,25 +130,21 @@ class Engine:
         except Exception as error:
             raise _kind_of(str(error))(_first_line(error)) from error
 
-    def embed(
-        self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """As `run`, and the features before the head.
-
-        Returns:
-            Logits, float32 [B, C], and embeddings, float32 [B, D].
+    def infer(
+        self, patches: NDArray[np.uint8], grid: NDArray[np.int64], extras: Extras, *, alone: bool = True
+    ) -> Answers:
+        """As `run`, and what else is wanted; attention only of a model whose manifest has `explain`.
 
         Raises:
             EngineError: as `run`.
         """
         try:
             if self._bound:
-                return self._bound.embed(patches, grid)
-            session = self._wide if alone else self._narrow
-            logits, embedding = session.run(["logits", "embedding"], {"patches": patches, "grid": grid})
+                return self._bound.infer(patches, grid, extras)
+            session = self._whole if Extras.ATTENTION in extras else self._wide if alone else self._narrow
+            return answers_of(extras, session.run(output_names(extras), {"patches": patches, "grid": grid}))
         except Exception as error:
             raise _kind_of(str(error))(_first_line(error)) from error
-        return logits, embedding
 
     def warm_up(self) -> None:
         """Run a batch of one and a batch of two, of either width, and the golden image, and check what comes out.
@@ -162,9 +164,20 @@ class Engine:
                 raise StartError(
                     f"the model answers a blank image with {logits.shape} instead of finite {count, classes}"
                 )
+        if self.model.manifest.explain:
+            self._check_attention()
         self.golden_logits = self._golden()
         if problem := golden_problem(self.golden_logits, self.model.manifest, rounded=self._rounds()):
             raise StartError(f"the model does not answer as it did when it was exported: {problem}")
+
+    def _check_attention(self) -> None:
+        patches, grid = self._blank(1)
+        try:
+            shares = self.infer(patches, grid, Extras.ATTENTION).attentions
+        except EngineError as error:
+            raise StartError(f"the model fails to explain a first image: {error}") from None
+        if shares is None or shares.shape != patches.shape[:2] or not np.isclose(shares.sum(), 1, atol=1e-3):
+            raise StartError("the attention that the model gives for a blank image is not a share for each patch")
 
     def _golden(self) -> NDArray[np.float32]:
         patches, grid = self._blank(1)
@@ -185,7 +198,7 @@ class Engine:
         """
         if self._bound:
             self._bound.close()
-        self._bound = self._narrow = self._wide = None
+        self._bound = self._narrow = self._wide = self._whole = None
         give_back_memory()
 
     def _is_quick(self) -> bool:

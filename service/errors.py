@@ -15,8 +15,10 @@
     ├── Forbidden               403 forbidden
     ├── NotFound                404 not_found
     ├── MethodNotAllowed        405 method_not_allowed
+    ├── NotAcceptable           406 not_acceptable
     ├── UploadTimeout           408 upload_timeout
     ├── ModelRefused            409 model_refused
+    ├── ExplainNotAvailable     409 explain_not_available
     ├── BodyTooLarge            413 body_too_large
     ├── AddressTooLong          414 address_too_long
     ├── UnsupportedMediaType    415 unsupported_media_type
@@ -163,6 +165,14 @@ class MethodNotAllowed(RequestError):
     sentence = "This address does not take this method."
 
 
+class NotAcceptable(RequestError):
+    """One picture as the answer for several."""
+
+    status = 406
+    code = "not_acceptable"
+    sentence = "As image/png one image of a request is explained: send one, or accept application/json for several."
+
+
 class UploadTimeout(RequestError):
     """Headers or body came too late or too slowly."""
 
@@ -177,6 +187,17 @@ class ModelRefused(RequestError):
     status = 409
     code = "model_refused"
     sentence = "The model was not reloaded and goes on as before; the log says why."
+
+
+class ExplainNotAvailable(RequestError):
+    """A model without the output that an explanation is made of."""
+
+    status = 409
+    code = "explain_not_available"
+    sentence = (
+        "This model was exported without attention: export it again with --explain, as in "
+        "python -m export.to_onnx MODEL --explain, or choose another of /models."
+    )
 
 
 class BodyTooLarge(RequestError):

@@ -17,6 +17,7 @@ from service.batching import BatchLimits, Lanes
 from service.buffers import BatchMemory
 from service.engine import Engine, Model
 from service.errors import StartError
+from service.extras import Answers, Extras
 from service.runner import ArrayEngine, BatchRunner, EngineRoom
 from service.scheduler import Scheduler, SchedulerObserver
 from service.settings import Settings
@@ -35,6 +36,11 @@ class WarmEngine(Protocol):
 
     def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         """Logits, float32 [B, C]; on all cores if it is `alone`."""
+
+    def infer(
+        self, patches: NDArray[np.uint8], grid: NDArray[np.int64], extras: Extras, *, alone: bool = True
+    ) -> Answers:
+        """Logits and what else is wanted."""
 
     def open_memory(self, limits: BatchLimits) -> BatchMemory:
         """Where batches are written, and the shapes that they are padded to."""

@@ -21,6 +21,7 @@ from model.preprocess import PatchSequence, choose_grid, enough
 from service.admission import Admission, decode_cost
 from service.decoding.steps import Decoder
 from service.errors import DeadlineExceeded, Internal, NoPatchMemoryError, RequestError, from_image_error
+from service.extras import Extras
 from service.pixels import PixelBudget, after_decoding, pixels_to_decode
 from service.predictions import Prediction, name_best
 from service.scheduler import Inference
@@ -31,13 +32,15 @@ from service.tracing.references import SpanReference
 class Wanted:
     """What a caller asks for: `k` labels an image, at most `max_patches` patches, by `deadline_s` on the clock.
 
-    `degradable` allows fewer patches under load. `origin` is the span of the request, if it has one.
+    `degradable` allows fewer patches under load. `extras` come with the inference. `origin` is the span of the request,
+    if it has one.
     """
 
     k: int
     max_patches: int
     deadline_s: float
     degradable: bool = True
+    extras: Extras = Extras.NONE
     origin: SpanReference | None = None
 
 
@@ -95,7 +98,11 @@ class Queue(Protocol):
     """The part of `service.scheduler.Scheduler` that is needed here."""
 
     def submit(
-        self, sequence: PatchSequence, deadline_s: float, origin: SpanReference | None = None
+        self,
+        sequence: PatchSequence,
+        deadline_s: float,
+        extras: Extras = Extras.NONE,
+        origin: SpanReference | None = None,
     ) -> asyncio.Future[Inference]:
         """A future of the answer."""
 
@@ -280,7 +287,7 @@ class Pipeline:
             job.queued_s = queued_s
             if job.decode_cost:
                 self._admission.decode_rate.observe(job.decode_cost, job.decode_s + job.preprocess_s)
-            job.inferring = self._queue.submit(sequence, wanted.deadline_s, wanted.origin)
+            job.inferring = self._queue.submit(sequence, wanted.deadline_s, wanted.extras, wanted.origin)
             job.inferring.add_done_callback(one_answered)
 
     def _settle(self, job: Job) -> None:

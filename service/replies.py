@@ -1,6 +1,6 @@
 """What the routes answer, as documents.
 
-Those of /classify are dataclasses: what we put together ourselves needs no validation, which would cost more than the
+Those about images are dataclasses: what we put together ourselves needs no validation, which would cost more than the
 rest of the reply.
 """
 
@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated
 
+import numpy as np
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
+from model.manifest import Preprocessing
+from model.preprocess import shown
 from service.engine import Model
 from service.errors import Internal
 from service.metrics import Metrics
@@ -41,6 +44,32 @@ class Classified:
 
 
 @dataclass(slots=True)
+class Embedded:
+    """The features of one image."""
+
+    embedding: Annotated[list[float], Field(description="of length 1 unless `normalize=false`")]
+    patches: Annotated[int, Field(description="patches the image was cut into: its cost")]
+    grid: Annotated[tuple[int, int], Field(description="rows and columns of patches")]
+    width: Annotated[int, Field(description="pixels, upright")]
+    height: Annotated[int, Field(description="pixels, upright")]
+    format: str
+    degraded: Annotated[bool, Field(description="fewer patches than asked for, because of load")] = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Explained(Classified):
+    """The answer for one image, and where the model looked."""
+
+    attention: Annotated[
+        list[list[float]], Field(description="rows and columns of `grid`: the share of each patch, in sum 1")
+    ]
+    region: Annotated[
+        tuple[float, float, float, float],
+        Field(description="left, top, right, bottom of what the patches show, pixels of the upright image"),
+    ]
+
+
+@dataclass(slots=True)
 class Failed:
     """Why one of several images has no answer."""
 
@@ -62,8 +91,16 @@ class Timing:
 _STAGES = tuple(field.name for field in fields(Timing))
 
 
+class _Reply:
+    __slots__ = ()
+
+    def to_json(self) -> bytes:
+        """The document as it is sent."""
+        return to_json(self)
+
+
 @dataclass(slots=True)
-class ClassifyReply:
+class ClassifyReply(_Reply):
     """One result per upload, in order."""
 
     model: ModelName
@@ -71,9 +108,25 @@ class ClassifyReply:
     timing_ms: Timing
     request_id: str
 
-    def to_json(self) -> bytes:
-        """The document as it is sent."""
-        return to_json(self)
+
+@dataclass(slots=True)
+class EmbedReply(_Reply):
+    """One result per upload, in order."""
+
+    model: ModelName
+    results: list[Embedded | Failed]
+    timing_ms: Timing
+    request_id: str
+
+
+@dataclass(slots=True)
+class ExplainReply(_Reply):
+    """One result per upload, in order."""
+
+    model: ModelName
+    results: list[Explained | Failed]
+    timing_ms: Timing
+    request_id: str
 
 
 class ModelSummary(ModelName):
@@ -118,7 +171,7 @@ def result_of(job: Job) -> Classified | Failed:
     """The answer for one image, or its error."""
     sequence = job.sequence
     if job.error is not None or sequence is None:
-        return Failed(error=describe(job.error or Internal()))
+        return failed(job)
     return Classified(
         predictions=job.predictions,
         patches=len(sequence.patches),
@@ -128,6 +181,42 @@ def result_of(job: Job) -> Classified | Failed:
         format=sequence.format,
         degraded=job.degraded,
     )
+
+
+def embedded(job: Job, *, normalize: bool) -> Embedded | Failed:
+    """The features of one image, of length 1 or as they are, or its error."""
+    features = None if job.inference is None else job.inference.found.embedding
+    answer = result_of(job)
+    if isinstance(answer, Failed) or features is None:
+        return failed(job)
+    length = float(np.linalg.norm(features.astype(np.float64))) if normalize else 1.0
+    return Embedded(
+        embedding=(features / (length or 1.0)).tolist(),
+        patches=answer.patches,
+        grid=answer.grid,
+        width=answer.width,
+        height=answer.height,
+        format=answer.format,
+        degraded=answer.degraded,
+    )
+
+
+def explained(job: Job, spec: Preprocessing) -> Explained | Failed:
+    """The answer for one image and the attention in it, or its error."""
+    shares = None if job.inference is None else job.inference.found.attention
+    answer = result_of(job)
+    if isinstance(answer, Failed) or shares is None:
+        return failed(job)
+    return Explained(
+        **{each.name: getattr(answer, each.name) for each in fields(Classified)},
+        attention=shares.reshape(answer.grid).tolist(),
+        region=shown(answer.width, answer.height, spec, answer.grid),
+    )
+
+
+def failed(job: Job) -> Failed:
+    """The error of one image."""
+    return Failed(error=describe(job.error or Internal()))
 
 
 def timing_of(jobs: Sequence[Job], upload_s: float, total_s: float) -> Timing:

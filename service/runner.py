@@ -1,8 +1,7 @@
 """Runs batches in threads, so that the event loop never waits for arrays.
 
 A thread and a buffer for each batch that is under way. With one lane that is one batch in the engine and one that is
-filled meanwhile; with several, each thread fills its batch and runs it. `B` images, `C` classes, `D` width of an
-embedding.
+filled meanwhile; with several, each thread fills its batch and runs it. `B` images, `C` classes.
 """
 
 import asyncio
@@ -23,6 +22,7 @@ from model.preprocess import PatchSequence
 from service.batching import fill
 from service.buffers import BatchBuffer, BatchMemory
 from service.errors import EngineError, StartError
+from service.extras import Answers, Extras
 from service.predictions import Ranking, rank_all
 
 _LANE_NICENESS = 10  # beyond that of the process, which ends at 19; docs/performance/http-workers.md
@@ -38,7 +38,7 @@ class Run:
         share_s: of the engine's time: a second in which n batches were in it counts as 1/n.
         finished_s: on the clock.
         padded_patches: what the engine computed, with the padding of buckets; 0: unknown.
-        embeddings: float32 [B, D], if they were asked for.
+        answers: of the engine; None where nothing but the rankings was asked for.
     """
 
     rankings: Sequence[Ranking | None]
@@ -46,7 +46,7 @@ class Run:
     share_s: float
     finished_s: float
     padded_patches: int = 0
-    embeddings: NDArray[np.float32] | None = None
+    answers: Answers | None = None
 
 
 class ArrayEngine(Protocol):
@@ -55,14 +55,10 @@ class ArrayEngine(Protocol):
     def run(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True) -> NDArray[np.float32]:
         """Logits, float32 [B, C]; on all cores if it is `alone`."""
 
-
-class EmbeddingEngine(ArrayEngine, Protocol):
-    """One that gives embeddings as well."""
-
-    def embed(
-        self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool = True
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits, float32 [B, C], and embeddings, float32 [B, D]."""
+    def infer(
+        self, patches: NDArray[np.uint8], grid: NDArray[np.int64], extras: Extras, *, alone: bool = True
+    ) -> Answers:
+        """Logits and what else is wanted."""
 
 
 class Moment(NamedTuple):
@@ -130,7 +126,6 @@ class BatchRunner:
         memory: what they are written into; by default memory of the host, every batch in its own shape.
         lanes: batches in the engine at a time.
         room: shared with the runners of other models; by default there are none.
-        embedding: the same engine, if embeddings are wanted too.
         polite: threads of several lanes let decoding and the event loop go before them.
     """
 
@@ -141,12 +136,10 @@ class BatchRunner:
         memory: BatchMemory | None = None,
         lanes: int = 1,
         room: EngineRoom | None = None,
-        embedding: EmbeddingEngine | None = None,
         *,
         polite: bool = True,
     ) -> None:
         self._engine = engine
-        self._embedding = embedding
         self._memory = memory or BatchMemory()
         self._free: SimpleQueue[BatchBuffer] = SimpleQueue()
         for buffer in self._memory.buffers:
@@ -160,21 +153,24 @@ class BatchRunner:
             initializer=_step_back if self._several and polite else None,
         )
 
-    async def run(self, sequences: Sequence[PatchSequence], *, alone: bool = True) -> Run:
+    async def run(self, sequences: Sequence[PatchSequence], *, alone: bool = True, extras: Extras = Extras.NONE) -> Run:
         """Fill and run one batch; more calls at a time than there are buffers are of no use.
 
         Args:
             sequences: the images.
             alone: on all cores. With several lanes the caller sees to it that nothing else runs meanwhile.
+            extras: what any of the images wants beside its ranking.
 
         Raises:
             EngineError: if the engine fails.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, sequences, alone)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, sequences, alone, extras)
 
-    def submit(self, sequences: Sequence[PatchSequence], *, alone: bool = True) -> Future[Run]:
+    def submit(
+        self, sequences: Sequence[PatchSequence], *, alone: bool = True, extras: Extras = Extras.NONE
+    ) -> Future[Run]:
         """As `run`, for callers without an event loop."""
-        return self._threads.submit(self._run, sequences, alone)
+        return self._threads.submit(self._run, sequences, alone, extras)
 
     def warm_up(self) -> None:
         """Run a blank batch of every shape that is slow at its first run, before the first real one.
@@ -202,14 +198,14 @@ class BatchRunner:
             except EngineError as error:
                 raise StartError(f"the model fails on {images} images of {length} patches: {error}") from None
 
-    def _run(self, sequences: Sequence[PatchSequence], alone: bool) -> Run:
+    def _run(self, sequences: Sequence[PatchSequence], alone: bool, extras: Extras) -> Run:
         buffer = self._free.get()
         try:
-            return self._run_in(buffer, sequences, alone=alone)
+            return self._run_in(buffer, sequences, extras, alone=alone)
         finally:
             self._free.put(buffer)
 
-    def _run_in(self, buffer: BatchBuffer, sequences: Sequence[PatchSequence], *, alone: bool) -> Run:
+    def _run_in(self, buffer: BatchBuffer, sequences: Sequence[PatchSequence], extras: Extras, *, alone: bool) -> Run:
         images, length = self._memory.buckets.shape(len(sequences), max(len(each.patches) for each in sequences))
         patches, grid = buffer.shaped(images, length, sequences[0].patches.shape[1])
         fill(sequences, patches, grid)
@@ -217,24 +213,22 @@ class BatchRunner:
         with self._lanes:
             start = self._time.enter()
             try:
-                logits, embeddings = self._infer(patches, grid, alone=alone)
+                answers = self._infer(patches, grid, extras, alone=alone)
             finally:
                 end = self._time.leave()
         return Run(
-            rank_all(logits[: len(sequences)]),
+            rank_all(answers.logits[: len(sequences)]),
             seconds=end.now_s - start.now_s,
             share_s=end.shared_s - start.shared_s,
             finished_s=end.now_s,
             padded_patches=images * length,
-            embeddings=embeddings if embeddings is None else embeddings[: len(sequences)],
+            answers=answers if extras else None,
         )
 
-    def _infer(
-        self, patches: NDArray[np.uint8], grid: NDArray[np.int64], *, alone: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        if self._embedding is not None:
-            return self._embedding.embed(patches, grid, alone=alone)
-        return self._engine.run(patches, grid, alone=alone), None
+    def _infer(self, patches: NDArray[np.uint8], grid: NDArray[np.int64], extras: Extras, *, alone: bool) -> Answers:
+        if extras:
+            return self._engine.infer(patches, grid, extras, alone=alone)
+        return Answers(self._engine.run(patches, grid, alone=alone))
 
 
 def _step_back() -> None:

@@ -24,6 +24,7 @@ from service.errors import (
     Overloaded,
     RequestError,
 )
+from service.extras import NOTHING, Extras, Found, found_in, union
 from service.predictions import Ranking
 from service.runner import Run
 from service.tracing.references import SpanReference
@@ -43,12 +44,14 @@ class Inference:
         queue_s: from arrival to the engine.
         inference_s: in the engine, with its batch.
         batch_images: how many shared the batch.
+        found: what else was wanted.
     """
 
     ranking: Ranking
     queue_s: float
     inference_s: float
     batch_images: int
+    found: Found = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ def _check_count(run: Run, images: int) -> None:
 class RunBatch(Protocol):
     """What runs batches: `service.runner.BatchRunner.run`."""
 
-    async def __call__(self, sequences: Sequence[PatchSequence], *, alone: bool) -> Run:
+    async def __call__(self, sequences: Sequence[PatchSequence], *, alone: bool, extras: Extras) -> Run:
         """Stack and run one batch, on all cores if it is `alone`."""
 
 
@@ -112,6 +115,7 @@ class _Ticket:
     sequence: PatchSequence
     arrived_s: float
     deadline_s: float
+    extras: Extras
     future: asyncio.Future[Inference]
     origin: SpanReference | None
 
@@ -161,7 +165,11 @@ class Scheduler:
         self._closed: RequestError | None = None  # what is said to those who come too late
 
     def submit(
-        self, sequence: PatchSequence, deadline_s: float, origin: SpanReference | None = None
+        self,
+        sequence: PatchSequence,
+        deadline_s: float,
+        extras: Extras = Extras.NONE,
+        origin: SpanReference | None = None,
     ) -> asyncio.Future[Inference]:
         """Queue one image. Cancel the future when nobody waits any more.
 
@@ -170,19 +178,21 @@ class Scheduler:
         Args:
             sequence: the image.
             deadline_s: on the clock.
+            extras: what is wanted beside its best classes.
             origin: the span of its request, if it has one.
 
         Returns:
             A future of the answer; it raises DeadlineExceeded, Internal, Overloaded, DeviceLost or Draining.
         """
-        ticket = _Ticket(sequence, self._clock(), deadline_s, asyncio.get_running_loop().create_future(), origin)
+        future: asyncio.Future[Inference] = asyncio.get_running_loop().create_future()
+        ticket = _Ticket(sequence, self._clock(), deadline_s, extras, future, origin)
         if self._closed is not None:
             self._fail(ticket, self._closed, "failed")
-            return ticket.future
+            return future
         self._waiting[ticket] = None
         self._waiting_patches += ticket.length
         self._pump_soon()
-        return ticket.future
+        return future
 
     async def close(self) -> None:
         """Fail what still waits and let the running batches end, for a moment: one that hangs never does."""
@@ -280,7 +290,8 @@ class Scheduler:
         sizes = (len(part), sum(lengths), len(part) * max(lengths))
         origins = tuple(ticket.origin for ticket in part if ticket.origin is not None)
         try:
-            run = await self._run([ticket.sequence for ticket in part], alone=alone)
+            extras = union(ticket.extras for ticket in part)
+            run = await self._run([ticket.sequence for ticket in part], alone=alone, extras=extras)
             _check_count(run, len(part))
         except Exception as error:  # noqa: BLE001 - whatever a run raises, its images must get an outcome
             ended = self._clock()
@@ -295,11 +306,12 @@ class Scheduler:
             images, patches, padded_patches, run.share_s, began_s=began_s, ended_s=ended_s, origins=origins
         )
         self._observer.batch_ran(report)
-        for ticket, ranking in zip(part, run.rankings, strict=True):
-            if ranking is None:
+        for place, (ticket, ranking) in enumerate(zip(part, run.rankings, strict=True)):
+            found = found_in(run.answers, place, ticket.length, ticket.extras)
+            if ranking is None or not found.finite:
                 self._fail(ticket, Internal(), "failed")
             else:
-                self._answer(ticket, ranking, run, len(part))
+                self._answer(ticket, ranking, found, run, len(part))
         self._grow_again()
         return None
 
@@ -323,14 +335,14 @@ class Scheduler:
         self._grow_at_s = self._clock() + _GROW_AFTER_S
         self._observer.batches_limited(max_patches)
 
-    def _answer(self, ticket: _Ticket, ranking: Ranking, run: Run, batch_images: int) -> None:
+    def _answer(self, ticket: _Ticket, ranking: Ranking, found: Found, run: Run, batch_images: int) -> None:
         if ticket.deadline_s <= self._clock():
             self._fail(ticket, DeadlineExceeded(), "expired")
         elif ticket.future.done():
             self._observer.image_left("wasted")
         else:
             queue_s = max(0.0, run.finished_s - run.seconds - ticket.arrived_s)
-            ticket.future.set_result(Inference(ranking, queue_s, run.seconds, batch_images))
+            ticket.future.set_result(Inference(ranking, queue_s, run.seconds, batch_images, found))
             self._observer.image_left("answered")
 
     def _fail(self, ticket: _Ticket, error: RequestError, fate: Fate) -> None:

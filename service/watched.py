@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from service.extras import Answers, Extras
 from service.runner import ArrayEngine
 
 
@@ -58,3 +59,10 @@ class WatchedEngine:
         """As the engine's own."""
         with self._runs.one_more():
             return self._engine.run(patches, grid, alone=alone)
+
+    def infer(
+        self, patches: NDArray[np.uint8], grid: NDArray[np.int64], extras: Extras, *, alone: bool = True
+    ) -> Answers:
+        """As the engine's own."""
+        with self._runs.one_more():
+            return self._engine.infer(patches, grid, extras, alone=alone)

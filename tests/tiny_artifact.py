@@ -32,9 +32,12 @@ def write_artifact(path: Path, manifest: Manifest | None = MANIFEST, **changes: 
         path: where.
         manifest: None leaves it out.
         changes: `patches_name`, `patches_type`, `classes`, `scale` (NaN makes NaN logits), `extra_input`, `length` (a
-            number fixes the axis of patches), `opset`, `ballast` (an array that weighs and does nothing else).
+            number fixes the axis of patches), `opset`, `ballast` (an array that weighs and does nothing else),
+            `attention` (the shares of patches are their brightness; the manifest has `explain`).
     """
     model = build_model(**changes)
+    if changes.get("attention") and manifest is not None:
+        manifest = replace(manifest, explain=True)
     if manifest is not None:
         helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
     onnx.save(model, path)
@@ -51,6 +54,7 @@ def build_model(
     length: int | str = "patches_count",
     opset: int = 17,
     ballast: np.ndarray[Any, Any] | None = None,
+    attention: bool = False,
 ) -> onnx.ModelProto:
     """The graph of `write_artifact`."""
     width = PATCH * PATCH * 3
@@ -93,6 +97,14 @@ def build_model(
     if ballast is not None:  # what no output depends on would not be kept
         nodes.append(helper.make_node("Gather", ["ballast", "places"], ["some"]))
         outputs.append(helper.make_tensor_value_info("some", TensorProto.FLOAT, ["patches_count"]))
+    if attention:
+        nodes += [
+            helper.make_node("ReduceSum", ["kept", "axis2"], ["brightness"], keepdims=0),  # [B, N]
+            helper.make_node("Add", ["brightness", "weight"], ["parts"]),  # black patches have a share too
+            helper.make_node("ReduceSum", ["parts", "axis1"], ["whole"], keepdims=1),
+            helper.make_node("Div", ["parts", "whole"], ["attention"]),
+        ]
+        outputs.append(helper.make_tensor_value_info("attention", TensorProto.FLOAT, ["batch", length]))
     inputs = [
         helper.make_tensor_value_info(patches_name, patches_type, ["batch", length, width]),
         helper.make_tensor_value_info("grid", TensorProto.INT64, ["batch", 2]),

@@ -18,6 +18,7 @@ from model.manifest import Manifest, Preprocessing
 from model.preprocess import PatchSequence
 from service.engine import Model
 from service.errors import StartError
+from service.extras import NOTHING, Extras, Found
 from service.library import Change
 from service.loaded import Loaded
 from service.models import Behind, Models
@@ -40,20 +41,26 @@ class Scheduler:
 
     taken: list[tuple[np.ndarray, tuple[int, int], float]] = field(default_factory=list)
     futures: list[asyncio.Future[Inference]] = field(default_factory=list)
+    wanted: list[Extras] = field(default_factory=list)
     origins: list[SpanReference | None] = field(default_factory=list)
     closed: bool = False
 
     def submit(
-        self, sequence: PatchSequence, deadline_s: float, origin: SpanReference | None = None
+        self,
+        sequence: PatchSequence,
+        deadline_s: float,
+        extras: Extras = Extras.NONE,
+        origin: SpanReference | None = None,
     ) -> asyncio.Future[Inference]:
+        self.wanted.append(extras)
         self.origins.append(origin)
         self.taken.append((sequence.patches.copy(), sequence.grid, deadline_s))
         self.futures.append(asyncio.get_running_loop().create_future())
         return self.futures[-1]
 
-    def answer(self, index: int, best: int) -> None:
+    def answer(self, index: int, best: int, found: Found = NOTHING) -> None:
         ranking = ranking_of(best, classes=3)
-        self.futures[index].set_result(Inference(ranking, 0.25, 0.5, 2))
+        self.futures[index].set_result(Inference(ranking, 0.25, 0.5, 2, found))
 
     async def close(self) -> None:
         self.closed = True
@@ -166,9 +173,13 @@ class Http:
         return PatchSequence(place, grid, 8, 12, "PNG")
 
     def submit(
-        self, value: int, deadline_s: float = 1e9, origin: SpanReference | None = None
+        self,
+        value: int,
+        deadline_s: float = 1e9,
+        extras: Extras = Extras.NONE,
+        origin: SpanReference | None = None,
     ) -> asyncio.Future[Inference]:
-        return self.behind().queue.submit(self.image(value), deadline_s, origin)
+        return self.behind().queue.submit(self.image(value), deadline_s, extras, origin)
 
     def _prepare(self, spec: Preprocessing) -> None:
         self.prepared.append(spec)
@@ -186,7 +197,7 @@ class Service:
             ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             for end in ends:
                 end.setblocking(False)
-            self.seats.append(Seat(row, *ends, PatchSlab(slots * 8192), ends[0]))
+            self.seats.append(Seat(row, *ends, PatchSlab(slots * 24_576), ends[0]))
 
     def engine(self, *versions: FakeLoaded, life: int = 1, http_lives: Sequence[int] = ()) -> Engine:
         """Start an engine process; by default nobody is there yet."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +22,15 @@ from service.batch.entries import Entry, Refusal
 from service.batching import plan_batch
 from service.cores import usable_cores
 from service.errors import BatchError, DeviceLostError, EngineError, Internal, from_image_error
+from service.extras import Extras, found_in
 from service.loaded import WarmEngine, batch_limits
 from service.predictions import Ranking
-from service.runner import BatchRunner, EmbeddingEngine, Run
+from service.runner import BatchRunner, Run
 from service.settings import Settings
 
 _WINDOW = 256  # images
 _AT_ONCE = 16  # images that a decode thread takes: a task for each would cost a quick model a part of its speed
 _DECODING = 2  # windows
-
-
-class RowEngine(WarmEngine, EmbeddingEngine, Protocol):
-    """The part of `service.engine.Engine` that is needed here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,7 @@ class Classifier:
     """
 
     def __init__(
-        self, engine: RowEngine, settings: Settings, *, max_patches: int | None = None, embeddings: bool = False
+        self, engine: WarmEngine, settings: Settings, *, max_patches: int | None = None, embeddings: bool = False
     ) -> None:
         self._spec = engine.model.manifest.preprocessing
         self._image_limits = settings.image_limits()
@@ -120,11 +117,9 @@ class Classifier:
         self._alone = engine.lanes.number == 1
         self._batch_limits = batch_limits(settings, engine.model, engine.lanes)
         memory = engine.open_memory(self._batch_limits)
-        embedding = engine if embeddings else None
+        self._extras = Extras.EMBEDDING if embeddings else Extras.NONE
         # Decoding is windows ahead, and on a machine with other work niceness would cost speed.
-        self._runner = BatchRunner(
-            engine, time.monotonic, memory, engine.lanes.number, embedding=embedding, polite=False
-        )
+        self._runner = BatchRunner(engine, time.monotonic, memory, engine.lanes.number, polite=False)
         self._runner.warm_up()
         self._pool = ThreadPoolExecutor(settings.decode_threads or usable_cores(), thread_name_prefix="decode")
 
@@ -179,7 +174,7 @@ class Classifier:
         batches = []
         while waiting:
             batch = plan_batch(waiting[: self._batch_limits.max_images], 0.0, self._batch_limits).batch
-            batches.append((batch, self._runner.submit([image.sequence for image in batch], alone=self._alone)))
+            batches.append((batch, self._submit(batch)))
             del waiting[: len(batch)]
         return _Running(images, batches)
 
@@ -200,12 +195,13 @@ class Classifier:
                 return {batch[0]: batch[0].answer(None, None)}
             middle = len(batch) // 2
             return self._again(batch[:middle]) | self._again(batch[middle:])
-        embeddings = [None] * len(batch) if run.embeddings is None else list(run.embeddings)
         return {
-            image: image.answer(ranking, embedding)
-            for image, ranking, embedding in zip(batch, run.rankings, embeddings, strict=True)
+            image: image.answer(ranking, found_in(run.answers, place, image.length, self._extras).embedding)
+            for place, (image, ranking) in enumerate(zip(batch, run.rankings, strict=True))
         }
 
     def _again(self, batch: list[_Image]) -> dict[_Image, Row]:
-        sequences = [image.sequence for image in batch]
-        return self._answers(batch, self._runner.submit(sequences, alone=self._alone))
+        return self._answers(batch, self._submit(batch))
+
+    def _submit(self, batch: list[_Image]) -> Future[Run]:
+        return self._runner.submit([each.sequence for each in batch], alone=self._alone, extras=self._extras)

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from model.golden import golden_patches
-from service.batch.classifier import Classifier, Row, RowEngine
+from service.batch.classifier import Classifier, Row
 from service.batch.inventory import Inventory
 from service.batch.journal import disk_errors
 from service.batch.results import save_part, schema_of, table_of
+from service.extras import Extras
+from service.loaded import WarmEngine
 from service.predictions import MOST_RANKED
 from service.settings import Settings
 
@@ -64,7 +66,7 @@ class PartWorker:
         path_of: where a part is written.
     """
 
-    def __init__(self, engine: RowEngine, settings: Settings, wanted: Wanted, path_of: Callable[[int], Path]) -> None:
+    def __init__(self, engine: WarmEngine, settings: Settings, wanted: Wanted, path_of: Callable[[int], Path]) -> None:
         self._labels = engine.model.manifest.labels
         self._k = min(wanted.k, len(self._labels), MOST_RANKED)
         self.schema = schema_of(_embedding_width(engine) if wanted.embeddings else None)
@@ -124,7 +126,9 @@ def _errors(rows: list[Row]) -> int:
     return sum(row.refusal is not None for row in rows)
 
 
-def _embedding_width(engine: RowEngine) -> int:
+def _embedding_width(engine: WarmEngine) -> int:
     spec = engine.model.manifest.preprocessing
-    _, embedding = engine.embed(golden_patches(spec)[None], np.asarray([spec.native_grid], np.int64))
-    return int(embedding.shape[1])
+    grid = np.asarray([spec.native_grid], np.int64)
+    embeddings = engine.infer(golden_patches(spec)[None], grid, Extras.EMBEDDING).embeddings
+    assert embeddings is not None  # noqa: S101 - they were asked for
+    return int(embeddings.shape[1])

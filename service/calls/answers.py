@@ -70,6 +70,40 @@ class Classification:
         return self.predictions[0]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation(Classification):
+    """The answer for one image, and where the model looks.
+
+    Attributes:
+        attention: rows and columns of `grid`: the share of each patch, in sum 1.
+        region: left, top, right, bottom of what the patches show, pixels of the upright image.
+    """
+
+    attention: tuple[tuple[float, ...], ...]
+    region: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The features of one image.
+
+    Attributes:
+        embedding: of length 1 unless `normalize=False` was asked for.
+        the others: as `Classification` has them.
+    """
+
+    embedding: tuple[float, ...]
+    patches: int
+    grid: tuple[int, int]
+    width: int
+    height: int
+    format: str
+    degraded: bool
+    model: ModelName
+    timing_ms: Mapping[str, float] = field(default_factory=dict)
+    request_id: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one image of many: a classification, or an error.
@@ -150,17 +184,42 @@ def read_answer(
 
 def read_classification(document: Any) -> Classification:
     """The reply to one image."""
+    return Classification(_predictions(document), **_facts(document))
+
+
+def read_explanation(document: Any) -> Explanation:
+    """The reply to one image of which an explanation was wanted."""
     [result] = document["results"]
-    predictions = tuple(_only(Prediction, each) for each in result["predictions"])
-    rows, columns = result["grid"]
-    return Classification(
-        predictions,
-        grid=(rows, columns),
-        **{name: result[name] for name in ("patches", "width", "height", "format", "degraded")},
-        model=_only(ModelName, document["model"]),
-        timing_ms=dict(document["timing_ms"]),
-        request_id=document["request_id"],
+    left, top, right, bottom = map(float, result["region"])
+    return Explanation(
+        predictions=_predictions(document),
+        **_facts(document),
+        attention=tuple(tuple(map(float, row)) for row in result["attention"]),
+        region=(left, top, right, bottom),
     )
+
+
+def read_embedding(document: Any) -> Embedding:
+    """The reply to one image of which the features were wanted."""
+    [result] = document["results"]
+    return Embedding(tuple(map(float, result["embedding"])), **_facts(document))
+
+
+def _predictions(document: Any) -> tuple[Prediction, ...]:
+    [result] = document["results"]
+    return tuple(_only(Prediction, each) for each in result["predictions"])
+
+
+def _facts(document: Any) -> dict[str, Any]:
+    """What all replies to one image have."""
+    [result] = document["results"]
+    rows, columns = result["grid"]
+    return {name: result[name] for name in ("patches", "width", "height", "format", "degraded")} | {
+        "grid": (rows, columns),
+        "model": _only(ModelName, document["model"]),
+        "timing_ms": dict(document["timing_ms"]),
+        "request_id": document["request_id"],
+    }
 
 
 def read_models(document: Any) -> list[ModelInfo]:

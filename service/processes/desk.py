@@ -109,17 +109,19 @@ class Desk:
     def _submit(self, submission: Submission, origin: SpanReference | None = None) -> None:
         shelved = self._shelf.find(submission.version)
         if shelved is None:
-            self._send(Answer(submission.ticket, Outcome.REPLACED, 0, 0.0, 0.0))
+            self._send(_refusal(submission.ticket, Outcome.REPLACED))
             return
         grid = submission.rows, submission.columns
         count = grid[0] * grid[1]
         try:
             patches = self._slab.patches(submission.page, count, shelved.patch_dim, shelved.max_patches)
+            extras = shelved.offered(submission.extras)
         except ValueError:  # an HTTP process decodes hostile files: what it says is checked
             self._log.error("bad_submission")
-            self._send(Answer(submission.ticket, Outcome.FAILED, 0, 0.0, 0.0))
+            self._send(_refusal(submission.ticket, Outcome.FAILED))
             return
-        future = shelved.loaded.queue.submit(PatchSequence(patches, grid, 0, 0, ""), submission.deadline_s, origin)
+        sequence = PatchSequence(patches, grid, 0, 0, "")
+        future = shelved.loaded.queue.submit(sequence, submission.deadline_s, extras, origin)
         self._futures[submission.ticket] = future
         future.add_done_callback(partial(self._answer, submission.ticket, submission.page, patches.size))
 
@@ -133,11 +135,14 @@ class Desk:
         del self._futures[ticket]
         outcome = _outcome_of(future)
         if outcome != Outcome.ANSWERED:
-            self._send(Answer(ticket, outcome, 0, 0.0, 0.0))
+            self._send(_refusal(ticket, outcome))
             return
         inference = future.result()
+        embedding = inference.found.embedding
+        features = 0 if embedding is None else len(embedding)
         self._slab.write_ranking(page, size, inference.ranking)
-        self._send(Answer(ticket, outcome, inference.batch_images, inference.queue_s, inference.inference_s))
+        self._slab.write_found(page, size, inference.found)
+        self._send(Answer(ticket, outcome, inference.batch_images, features, inference.queue_s, inference.inference_s))
 
     def _send(self, answer: Answer) -> None:
         self._channel.put(Kind.ANSWER, answer)
@@ -167,6 +172,10 @@ class Desk:
 
     def _say(self, document: Document) -> None:
         self._channel.say(write_document(document))
+
+
+def _refusal(ticket: int, outcome: Outcome) -> Answer:
+    return Answer(ticket, outcome, 0, 0, 0.0, 0.0)
 
 
 def _outcome_of(future: asyncio.Future[Inference]) -> Outcome:

@@ -54,6 +54,7 @@ class Submission(NamedTuple):
         version: the number of the version; no two versions, of any life of the engine, have the same.
         page: of the shared memory, where the patches begin.
         rows, columns: its grid of patches.
+        extras: what is wanted beside the ranking, a number of `service.extras.Extras`.
         deadline_s: on the monotonic clock of the machine.
     """
 
@@ -62,6 +63,7 @@ class Submission(NamedTuple):
     page: int
     rows: int
     columns: int
+    extras: int
     deadline_s: float
 
 
@@ -73,6 +75,7 @@ class TracedSubmission(NamedTuple):
     page: int
     rows: int
     columns: int
+    extras: int
     deadline_s: float
     trace_id: bytes
     span_id: bytes
@@ -85,21 +88,25 @@ class Cancellation(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The end of one ticket; if the outcome is `ANSWERED`, the ranking lies behind the patches."""
+    """The end of one ticket; if the outcome is `ANSWERED`, the ranking and what else was wanted lie behind the patches.
+
+    `features` is the length of an embedding, 0 where none was wanted.
+    """
 
     ticket: int
     outcome: int
     batch_images: int
+    features: int
     queue_s: float
     inference_s: float
 
 
 Record = Submission | TracedSubmission | Cancellation | Answer
 _LAYOUTS: dict[Kind, struct.Struct] = {
-    Kind.SUBMISSION: struct.Struct("<QQIIId"),
-    Kind.TRACED_SUBMISSION: struct.Struct("<QQIIId16s8s"),
+    Kind.SUBMISSION: struct.Struct("<QQIIIId"),
+    Kind.TRACED_SUBMISSION: struct.Struct("<QQIIIId16s8s"),
     Kind.CANCELLATION: struct.Struct("<Q"),
-    Kind.ANSWER: struct.Struct("<QIIdd"),
+    Kind.ANSWER: struct.Struct("<QIIIdd"),
 }
 _TYPES: dict[Kind, type[Record]] = {
     Kind.SUBMISSION: Submission,

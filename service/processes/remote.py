@@ -21,6 +21,7 @@ from service.errors import (
     Overloaded,
     RequestError,
 )
+from service.extras import NOTHING, Extras
 from service.predictions import MOST_RANKED
 from service.processes.channel import Channel
 from service.processes.documents import Catalogue, Document, read_document, write_document
@@ -66,10 +67,14 @@ class RemoteVersion:
         self._queue = queue
 
     def submit(
-        self, sequence: PatchSequence, deadline_s: float, origin: SpanReference | None = None
+        self,
+        sequence: PatchSequence,
+        deadline_s: float,
+        extras: Extras = Extras.NONE,
+        origin: SpanReference | None = None,
     ) -> asyncio.Future[Inference]:
         """Queue one image, see `RemoteQueue.submit`."""
-        return self._queue.submit(self, sequence, deadline_s, origin)
+        return self._queue.submit(self, sequence, deadline_s, extras, origin)
 
 
 @dataclass(slots=True)
@@ -77,6 +82,7 @@ class _Waiting:
     version: RemoteVersion
     sequence: PatchSequence  # holds the slot
     deadline_s: float
+    extras: Extras
     future: asyncio.Future[Inference]
     origin: SpanReference | None
     tries: int = 1
@@ -132,7 +138,12 @@ class RemoteQueue:
         self._channel.say(write_document(document))
 
     def submit(
-        self, version: RemoteVersion, sequence: PatchSequence, deadline_s: float, origin: SpanReference | None
+        self,
+        version: RemoteVersion,
+        sequence: PatchSequence,
+        deadline_s: float,
+        extras: Extras,
+        origin: SpanReference | None,
     ) -> asyncio.Future[Inference]:
         """Queue one image, as `service.scheduler.Scheduler.submit`.
 
@@ -146,14 +157,14 @@ class RemoteQueue:
             return future
         self._last_ticket += 1
         ticket = self._last_ticket
-        self._waiting[ticket] = waiting = _Waiting(version, sequence, deadline_s, future, origin)
+        self._waiting[ticket] = waiting = _Waiting(version, sequence, deadline_s, extras, future, origin)
         future.add_done_callback(lambda done: self._cancel(ticket) if done.cancelled() else None)
         self._send(ticket, waiting)
         return future
 
     def _send(self, ticket: int, waiting: _Waiting) -> None:
         page, grid = self._slab.page_of(waiting.sequence.patches), waiting.sequence.grid
-        submission = Submission(ticket, waiting.version.number, page, *grid, waiting.deadline_s)
+        submission = Submission(ticket, waiting.version.number, page, *grid, waiting.extras, waiting.deadline_s)
         if waiting.origin is None:
             self._channel.put(Kind.SUBMISSION, submission)
         else:
@@ -200,8 +211,11 @@ class RemoteQueue:
             _fail(waiting.future, _ERRORS.get(answer.outcome, Internal)())
             return
         patches = waiting.sequence.patches
-        ranking = self._slab.read_ranking(self._slab.page_of(patches), patches.size, waiting.version.ranked)
-        waiting.future.set_result(Inference(ranking, answer.queue_s, answer.inference_s, answer.batch_images))
+        page = self._slab.page_of(patches)
+        ranking = self._slab.read_ranking(page, patches.size, waiting.version.ranked)
+        explained = len(patches) if Extras.ATTENTION in waiting.extras else 0
+        found = self._slab.read_found(page, patches.size, answer.features, explained) if waiting.extras else NOTHING
+        waiting.future.set_result(Inference(ranking, answer.queue_s, answer.inference_s, answer.batch_images, found))
 
 
 def _fail(future: asyncio.Future[Inference], error: RequestError) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.engine import Model
+from service.extras import Extras
 from service.loaded import Loaded
 from service.processes.documents import Catalogue, Version
 
@@ -34,6 +35,17 @@ class Shelved:
     max_patches: int
     patch_dim: int
     watching: asyncio.Task[None] | None = None
+
+    def offered(self, extras: int) -> Extras:
+        """What an image may want of this version beside its ranking.
+
+        Raises:
+            ValueError: if it wants something else.
+        """
+        explained = Extras.ATTENTION if self.loaded.model.manifest.explain else Extras.NONE
+        if extras & ~int(Extras.EMBEDDING | explained):
+            raise ValueError(f"the model does not have all of {extras}")
+        return Extras(extras)
 
 
 class Shelf:

@@ -15,13 +15,16 @@ from service.errors import BadInference
 MOST_VALUES = 500_000
 _LARGEST = 2**31 - 1
 
-_NAMES = "The inputs are `image`, or `patches` and `grid`; the outputs are `logits` and `probabilities`."
+_NAMES = (
+    "The inputs are `image`, or `patches` and `grid`; the outputs are `logits`, `probabilities` and, of models that "
+    "were exported with it, `attention`."
+)
 _PARAMETERS = (
     "Parameters are an object: `binary_data_size`, `classification`, `timeout` and `max_patches` are whole numbers "
     "in their range, `binary_data`, `binary_data_output` and `allow_degraded` are true or false."
 )
 _LISTS = (
-    "A request has 1 or 2 inputs, each with `name`, `shape` and `datatype`, and at most 2 outputs, each with `name`."
+    "A request has 1 or 2 inputs, each with `name`, `shape` and `datatype`, and at most 3 outputs, each with `name`."
 )
 _SENTENCES = {
     "id": "`id` is a string of at most 256 characters.",
@@ -39,7 +42,7 @@ _NO_JSON = (
 )
 _TOO_MANY_VALUES = f"The JSON of a request may hold at most {MOST_VALUES} values: send tensors as binary data."
 
-OutputName = Literal["logits", "probabilities"]
+OutputName = Literal["logits", "probabilities", "attention"]
 _Size = Annotated[int, Field(ge=1, le=_LARGEST)]
 
 
@@ -98,7 +101,7 @@ class InferenceRequest(_Document):
     id: str = Field(default="", max_length=256, description="is in the reply again")
     parameters: RequestParameters = RequestParameters()
     inputs: list[RequestInput] = Field(min_length=1, max_length=2)
-    outputs: list[RequestOutput] = Field(default=[], max_length=2, description="default: all")
+    outputs: list[RequestOutput] = Field(default=[], max_length=3, description="default: all but `attention`")
 
 
 def read_document(text: bytes) -> InferenceRequest:

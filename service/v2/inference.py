@@ -24,7 +24,7 @@ from service.uploads import body_headers, read_whole
 from service.v2.body import LENGTH_HEADER, json_length, read_request
 from service.v2.documents import RequestParameters
 from service.v2.inputs import read_inputs
-from service.v2.outputs import Wish, read_wishes, write_reply
+from service.v2.outputs import Wish, extras_of, read_wishes, write_reply
 
 _BODY_HEADERS = frozenset({b"content-length", b"content-encoding", LENGTH_HEADER.encode()})
 # JSON of less than this is read, and values fewer than this are written, about as fast as a thread is woken.
@@ -107,8 +107,9 @@ class Inference:
 
     def _read(self, body: bytes, length: int, served: Served) -> _Asked:
         request, tensors = read_request(body, length)
-        wishes = read_wishes(request, len(served.manifest.labels), has_logits=served.behind.has_logits)
-        images, sequences = read_inputs(tensors, served.manifest.preprocessing, self._settings.max_files)
+        manifest, has_logits = served.manifest, served.behind.has_logits
+        wishes = read_wishes(request, len(manifest.labels), has_logits=has_logits, explain=manifest.explain)
+        images, sequences = read_inputs(tensors, manifest.preprocessing, self._settings.max_files)
         return _Asked(request.id, request.parameters, images, sequences, wishes)
 
     async def _infer(self, request: Request, asked: _Asked, served: Served, uploaded_s: float) -> list[Job]:
@@ -118,6 +119,7 @@ class Inference:
             min(parameters.max_patches or own, own),
             uploaded_s + self._timeout_s(parameters.timeout),
             parameters.allow_degraded,
+            extras_of(asked.wishes),
             origin_of(request),
         )
         if asked.sequences:
@@ -134,10 +136,12 @@ class Inference:
     ) -> Response:
         self._accounts.answer(request, jobs, timing)
         labels = served.manifest.labels
-        small = len(jobs) * len(labels) * len(asked.wishes) < _SMALL_VALUES
+        inferences = [job.inference for job in jobs if job.inference is not None]
+        attentions = [each.found.attention for each in inferences if each.found.attention is not None]
+        small = len(jobs) * len(labels) * len(asked.wishes) + sum(map(len, attentions)) < _SMALL_VALUES
         head = _head(served, asked.id, degraded=any(job.degraded for job in jobs))
-        rankings = [job.inference.ranking for job in jobs if job.inference is not None]
-        return await self._soon(small, write_reply, head, asked.wishes, rankings, labels)
+        rankings = [each.ranking for each in inferences]
+        return await self._soon(small, write_reply, head, asked.wishes, rankings, labels, attentions)
 
     async def _soon(self, small: bool, work: Callable[..., _T], *arguments: Any) -> _T:
         """Now if it is small, else in a thread, so that the event loop turns."""

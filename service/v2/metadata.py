@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from service.extras import ATTENTION
 from service.models import Models, Served
 from service.v2.outputs import offered
 
@@ -85,8 +86,8 @@ def model_metadata(served: Served, models: Models) -> ModelMetadata:
             TensorMetadata(name="grid", datatype="INT64", shape=[-1, 2]),
         ],
         outputs=[
-            TensorMetadata(name=name, datatype="FP32", shape=[-1, classes])
-            for name in offered(has_logits=served.behind.has_logits)
+            TensorMetadata(name=name, datatype="FP32", shape=[-1, -1 if name == ATTENTION else classes])
+            for name in offered(has_logits=served.behind.has_logits, explain=manifest.explain)
         ],
     )
 

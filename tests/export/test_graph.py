@@ -17,6 +17,7 @@ from model.architecture import ViTConfig
 from model.attention import Attention
 from model.manifest import Manifest, Preprocessing, Provenance
 from model.vit import PatchEmbedding, VisionTransformer, decode_variant
+from service.onnx_pruning import without_output
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -144,8 +145,16 @@ HYBRID = ViTConfig(
 )
 
 
-@pytest.mark.parametrize(("config", "patch_size", "opset"), [(EVERYTHING, 7, 24), (EVERYTHING, 7, 18), (HYBRID, 8, 24)])
-def test_other_architectures_answer_the_same(config: ViTConfig, patch_size: int, opset: Opset, tmp_path: Path) -> None:
+EXPLAINED = replace(EVERYTHING, attention="softmax", classes=5, branches=2, block="sequential")
+
+
+@pytest.mark.parametrize(
+    ("config", "patch_size", "opset", "explain"),
+    [(EVERYTHING, 7, 24, False), (EVERYTHING, 7, 18, False), (HYBRID, 8, 24, True), (EXPLAINED, 7, 18, True)],
+)
+def test_other_architectures_answer_the_same(
+    config: ViTConfig, patch_size: int, opset: Opset, explain: bool, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     spec = Preprocessing(patch_size, (3, 3), 12, resize="squash", **IMAGENET)
     model = VisionTransformer(config, spec).eval()
@@ -153,9 +162,37 @@ def test_other_architectures_answer_the_same(config: ViTConfig, patch_size: int,
         torch.nn.init.normal_(parameter, std=0.2)
     labels = tuple("abcde"[: config.classes])
     manifest = Manifest("small", "1", labels, spec, Provenance("random"), mixed_grids=config.mixed_grids)
+    manifest = replace(manifest, explain=explain)
     path = tmp_path / "small.onnx"
     ir.save(build_graph(model, manifest, opset), path)
     session = verify.open_session(path)
-    assert [output.name for output in session.get_outputs()] == (["logits"] if config.classes else []) + ["embedding"]
+    names = (["logits"] if config.classes else []) + ["embedding"] + (["attention"] if explain else [])
+    assert [output.name for output in session.get_outputs()] == names
     grids = verify.cases(spec, mixed_grids=config.mixed_grids)
-    assert all(difference.passed for difference in verify.compare(session, model, "float32", grids))
+    assert all(difference.passed for difference in verify.compare(session, model, "float32", grids, explain=explain))
+
+
+def test_attention_that_is_no_share_is_not_exported() -> None:
+    spec = Preprocessing(7, (3, 3), 12, resize="squash")
+    manifest = Manifest("small", "1", (), spec, Provenance("random"), explain=True)
+    with pytest.raises(ExportError, match="export without --explain"):
+        build_graph(VisionTransformer(EVERYTHING, spec), manifest, 24)
+
+
+def test_attention_keeps_what_is_promised_of_logits(artifact: tuple[Path, Opset], tmp_path: Path) -> None:
+    """Beside a model without it: the same operators, and the same bits of logits; padding leaves shares alone."""
+    model, path = small_model(), tmp_path / "explained.onnx"
+    ir.save(build_graph(model, replace(manifest_of(model), explain=True), artifact[1]), path)
+    pruned = without_output(path.read_bytes(), "attention")
+    operators = Counter(node.op_type for node in onnx.load(artifact[0]).graph.node)
+    assert Counter(node.op_type for node in onnx.load_from_string(pruned).graph.node) == operators
+    plain, explained = verify.open_session(artifact[0]), verify.open_session(path)
+    grids = np.array([(4, 4), (1, 1), (2, 9)], np.int64)
+    patches = np.random.default_rng(0).integers(0, 256, (3, 18, 147), np.uint8)
+    logits, shares = explained.run(["logits", "attention"], {"patches": patches, "grid": grids})
+    assert np.array_equal(logits, plain.run(["logits"], {"patches": patches, "grid": grids})[0])
+    assert shares.sum(1) == pytest.approx([1, 1, 1], abs=1e-6)
+    for row, size in enumerate(grids.prod(1)):
+        own = {"patches": patches[row : row + 1, :size], "grid": grids[row : row + 1]}
+        np.testing.assert_allclose(explained.run(["attention"], own)[0][0], shares[row, :size], atol=1e-6)
+        assert not shares[row, size:].any()

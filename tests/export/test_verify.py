@@ -11,6 +11,7 @@ import torch
 from export import verify
 from export.verify import Case, Difference
 from model.manifest import Preprocessing
+from model.rollout import attention_shares
 from model.vit import VisionTransformer, decode_variant
 
 
@@ -51,6 +52,9 @@ class SessionOf:
     def run(self, names: list[str], inputs: dict[str, Any]) -> list[Any]:
         with torch.inference_mode():
             outputs = self.model(torch.from_numpy(inputs["patches"].copy()), torch.from_numpy(inputs["grid"].copy()))
+        if names == ["attention"]:
+            shares = attention_shares(self.model, *(torch.from_numpy(each.copy()) for each in inputs.values()))
+            return [shares.detach().numpy() + (0 if self.only_in_batches and len(shares) == 1 else self.error)]
         logits, embedding = (output.numpy().copy() for output in outputs)
         if not self.only_in_batches or len(logits) > 1:
             logits[-1, 0] += self.error
@@ -81,6 +85,23 @@ def test_an_error_is_found(model: VisionTransformer, error: float, only_in_batch
     differences = list(verify.compare(session, model, "float32", BATCHES))  # type: ignore[arg-type]
     assert [difference.passed for difference in differences] == passed
     assert verify.report(differences)["passed"] == all(passed)
+
+
+@pytest.mark.parametrize(
+    ("error", "only_in_batches", "passed"),
+    [(0.0, False, True), (1e-3, False, False), (1e-3, True, False), (math.nan, False, False)],
+)
+def test_an_error_of_attention_is_found(
+    model: VisionTransformer, error: float, only_in_batches: bool, passed: bool
+) -> None:
+    session = SessionOf(model, error, only_in_batches=only_in_batches)
+    found = verify._attention_difference(session, model, *_batch(model))  # type: ignore[arg-type]
+    assert (found <= verify.TOLERANCE["float32"]) == passed
+
+
+def _batch(model: VisionTransformer) -> tuple[Any, tuple[tuple[int, int], ...]]:
+    draw = np.random.default_rng(0)
+    return draw.integers(0, 256, (2, 16, model.preprocessing.patch_dim), np.uint8), ((4, 4), (2, 3))
 
 
 def test_the_report_is_numbers_by_case() -> None:

@@ -33,6 +33,12 @@ def test_a_document_from_before_there_were_golden_logits_is_read() -> None:
     assert Manifest.from_json(json.dumps(document)) == replace(MANIFEST, golden=())
 
 
+def test_what_older_releases_do_not_know_is_written_only_where_it_says_something() -> None:
+    assert "explain" not in json.loads(MANIFEST.to_json())
+    explained = replace(MANIFEST, explain=True)
+    assert Manifest.from_json(explained.to_json()) == explained
+
+
 def test_document_is_flat_and_versioned() -> None:
     document = json.loads(MANIFEST.to_json())
     assert document["schema"] == 1
@@ -49,6 +55,7 @@ def test_patch_dim_and_native_patches() -> None:
     ("field", "value"),
     [
         ("name", "../etc/passwd"),
+        ("explain", "yes"),
         ("golden", [[0]]),
         ("golden", [[0, "1"]]),
         ("golden", [[-1, 1.0]]),

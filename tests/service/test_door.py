@@ -46,9 +46,10 @@ class Bench:
         return self.door.refusal({"path": path, "method": method, "query_string": query, "headers": named})
 
 
-def test_what_would_be_too_late_is_refused_at_the_door() -> None:
+@pytest.mark.parametrize("path", ["/classify", "/embed", "/explain"])
+def test_what_would_be_too_late_is_refused_at_the_door(path: str) -> None:
     bench = Bench()
-    reply = bench.ask(x_request_id=b"mine")
+    reply = bench.ask(path=path, x_request_id=b"mine")
     assert reply is not None
     head, _, body = reply.partition(b"\r\n\r\n")
     fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
@@ -57,7 +58,7 @@ def test_what_would_be_too_late_is_refused_at_the_door() -> None:
     assert fields[b"retry-after"] in {b"2", b"3"}
     document = json.loads(body)
     assert (document["code"], document["status"], document["request_id"]) == ("overloaded", 429, "mine")
-    assert 'requests_total{outcome="overloaded",route="/classify"} 1.0' in bench.metrics.render().decode()
+    assert f'requests_total{{outcome="overloaded",route="{path}"}} 1.0' in bench.metrics.render().decode()
 
 
 @pytest.mark.parametrize("path", ["/v2/models/tiny-colours/infer", "/v2/models/tiny-colours/versions/1/infer"])

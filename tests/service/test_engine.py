@@ -10,8 +10,10 @@ from onnx import TensorProto
 from tiny_artifact import MANIFEST, build_model, renamed, write_artifact
 
 from service.batching import BatchLimits, Lanes
+from service.devices import HostDevice
 from service.engine import Engine
 from service.errors import EngineError, StartError
+from service.extras import Extras
 from service.settings import EngineSettings
 
 
@@ -215,3 +217,51 @@ def test_on_a_gpu_the_answers_are_those_of_the_cpu(engine: Engine, artifact: Pat
     rng = np.random.default_rng(0)
     batch = rng.integers(0, 256, (3, 20, 48), np.uint8), np.array([[4, 5], [2, 3], [1, 1]])
     np.testing.assert_allclose(on_device.run(*batch), engine.run(*batch), atol=1e-4)
+
+
+def test_attention_comes_from_a_session_of_its_own_and_the_others_run_without_its_operators(
+    tmp_path: Path, engine: Engine
+) -> None:
+    explained = load(write_artifact(tmp_path / "explained.onnx", attention=True), engine_lanes=2, engine_threads=1)
+    explained.warm_up()
+    rng = np.random.default_rng(0)
+    patches, grid = rng.integers(0, 256, (2, 20, 48), np.uint8), np.array([[4, 5], [2, 3]])
+    for alone in (True, False):
+        found = explained.infer(patches, grid, Extras.EMBEDDING | Extras.ATTENTION, alone=alone)
+        assert found.embeddings is not None
+        assert found.attentions is not None
+        np.testing.assert_array_equal(found.logits, engine.run(patches, grid))
+        np.testing.assert_array_equal(explained.run(patches, grid, alone=alone), found.logits)
+        assert (found.embeddings.shape, found.attentions.shape) == ((2, 3), (2, 20))
+        assert found.attentions.sum(1) == pytest.approx([1, 1])
+        assert not found.attentions[1, 6:].any()
+    with pytest.raises(EngineError, match="attention"):
+        engine.infer(patches, grid, Extras.ATTENTION)
+
+
+def test_a_device_gives_the_same_attention(tmp_path: Path) -> None:
+    path = write_artifact(tmp_path / "explained.onnx", attention=True)
+    plain, bound = load(path), Engine(EngineSettings(model=path), HostDevice())
+    patches, grid = np.arange(960, dtype=np.uint8).reshape(2, 10, 48), np.array([[2, 5], [1, 2]])
+    wanted = Extras.EMBEDDING | Extras.ATTENTION
+    for found, expected in zip(bound.infer(patches, grid, wanted), plain.infer(patches, grid, wanted), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "output 'attention' is missing"),
+        ({"attention": True, "length": 49}, "'attention' is fixed to 49 in axis 1"),
+    ],
+)
+def test_a_manifest_that_promises_attention_must_keep_it(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    path = write_artifact(tmp_path / "promising.onnx", renamed(explain=True), **changes)
+    with pytest.raises(StartError, match=reason):
+        load(path)
+
+
+def test_features_that_no_process_could_pass_on_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.contract.MOST_FEATURES", 2)
+    with pytest.raises(StartError, match="'embedding' has 3 columns, and at most 2 can be served"):
+        load(write_artifact(tmp_path / "wide.onnx"))

@@ -19,6 +19,7 @@ from service.errors import (
     OutOfMemoryError,
     Overloaded,
 )
+from service.extras import NOTHING, Answers, Extras
 from service.runner import Run
 from service.scheduler import BatchReport, Fate, Inference, Scheduler, SchedulerObserver
 from service.tracing.references import SpanReference
@@ -40,17 +41,20 @@ class FakeEngine:
         self.now_s = 0.0
         self.batches: list[list[int]] = []
         self.alone: list[bool] = []
+        self.extras: list[Extras] = []
         self.open: list[asyncio.Future[None]] = []
         self.immediate = False
+        self.sick = False
         self.memory_patches = 10_000
 
     def clock(self) -> float:
         return self.now_s
 
-    async def run(self, sequences: Sequence[PatchSequence], *, alone: bool) -> Run:
+    async def run(self, sequences: Sequence[PatchSequence], *, alone: bool, extras: Extras) -> Run:
         names = [int(sequence.patches[0, 0]) for sequence in sequences]
         self.batches.append(names)
         self.alone.append(alone)
+        self.extras.append(extras)
         if not self.immediate:
             gate = asyncio.get_running_loop().create_future()
             self.open.append(gate)
@@ -62,7 +66,10 @@ class FakeEngine:
         if POISON in names:
             raise EngineError("poisoned")
         rankings = [None if name == NOT_A_NUMBER else ranking_of(name) for name in names]
-        return Run(rankings, seconds=0.5, share_s=0.25, finished_s=self.now_s)
+        shares = np.repeat(np.array(names, np.float32)[:, None], max(len(each.patches) for each in sequences) + 2, 1)
+        shares[:] = np.nan if self.sick else shares
+        answers = Answers(np.empty((len(names), 0), np.float32), shares[:, :2], shares) if extras else None
+        return Run(rankings, seconds=0.5, share_s=0.25, finished_s=self.now_s, answers=answers)
 
     async def finish(self, place: int = 0) -> None:
         self.open.pop(place).set_result(None)
@@ -122,6 +129,33 @@ async def test_images_of_one_turn_share_a_batch() -> None:
         bench.submit(name)
     await settle()
     assert bench.engine.batches == [[0, 1, 2]]
+
+
+async def test_a_batch_asks_for_what_any_of_its_images_wants_and_each_gets_its_own_wish() -> None:
+    bench = Bench()
+    bench.engine.immediate = True
+    wishes = [Extras.NONE, Extras.EMBEDDING, Extras.ATTENTION]
+    asked = [bench.scheduler.submit(image(name, 8 + name), 100.0, wish) for name, wish in enumerate(wishes)]
+    await settle()
+    assert (bench.engine.batches, bench.engine.extras) == ([[0, 1, 2]], [Extras.EMBEDDING | Extras.ATTENTION])
+    nothing, embedded, explained = [(await each).found for each in asked]
+    assert nothing == NOTHING
+    assert (embedded.embedding.tolist(), embedded.attention) == ([1, 1], None)  # type: ignore[union-attr]
+    assert (explained.embedding, explained.attention.tolist()) == (None, [2] * 10)  # type: ignore[union-attr]
+    bench.submit(3)
+    await settle()
+    assert bench.engine.extras[-1] == Extras.NONE
+
+
+async def test_extras_that_are_no_numbers_fail_who_wanted_them_alone() -> None:
+    bench = Bench()
+    bench.engine.immediate = bench.engine.sick = True
+    plain = bench.submit(1)
+    embedded = bench.scheduler.submit(image(2), 100.0, Extras.EMBEDDING)
+    await settle()
+    assert (await plain).ranking.indices[0] == 1
+    with pytest.raises(Internal):
+        await embedded
 
 
 async def test_a_batch_grows_while_the_engine_is_busy() -> None:

@@ -31,6 +31,7 @@ from model.preprocess import PatchSequence
 from service import scheduler as scheduler_module
 from service.batching import BatchLimits, Lanes, plan_batch
 from service.errors import DeadlineExceeded, Draining, EngineError, Internal
+from service.extras import Extras
 from service.runner import Run
 from service.scheduler import BatchReport, Fate, Inference, Scheduler, SchedulerObserver
 
@@ -101,7 +102,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.closing: asyncio.Task[None] | None = None
 
     # --- the stand-in engine ----------------------------------------------------------------------------------------
-    async def run(self, sequences: Sequence[PatchSequence], *, alone: bool) -> Run:
+    async def run(self, sequences: Sequence[PatchSequence], *, alone: bool, extras: Extras) -> Run:
         names = [int.from_bytes(sequence.patches[0, :4].tobytes(), "little") for sequence in sequences]
         images = [self.images[name] for name in names]
         if not any(image.started for image in images):

@@ -10,12 +10,16 @@ import pytest
 from service import predictions, replies
 from service.calls.answers import (
     Classification,
+    Embedding,
+    Explanation,
     ModelInfo,
     ModelName,
     Outcome,
     Prediction,
     read_answer,
     read_classification,
+    read_embedding,
+    read_explanation,
     retry_after_s,
 )
 from service.calls.failures import (
@@ -28,8 +32,9 @@ from service.calls.failures import (
     Unavailable,
     UnknownModel,
 )
-from service.calls.questions import Options
+from service.calls.questions import EmbedOptions, Options
 from service.classify import ClassifyQuery
+from service.embed import EmbedQuery
 
 DOCUMENT: dict[str, Any] = {
     "model": {"name": "m", "version": "1", "digest": "sha256:0"},
@@ -70,6 +75,20 @@ def test_a_reply_becomes_a_value() -> None:
     )
     assert answer.best.label == "red"
     assert hash(answer.best) == hash(Prediction("red", 0, 0.5))
+
+
+def test_explanations_and_features_become_values() -> None:
+    [result] = DOCUMENT["results"]
+    more = result | {"attention": [[0.5, 0, 0], [0.25, 0.25, 0]], "region": [0, 0, 12, 8.5], "embedding": [1, -0.5]}
+    document = DOCUMENT | {"results": [more]}
+    explained = read_answer(200, {}, json.dumps(document).encode(), read_explanation, 0.0)
+    assert (explained.attention, explained.region) == (((0.5, 0, 0), (0.25, 0.25, 0)), (0, 0, 12, 8.5))
+    plain = read(200, DOCUMENT)
+    assert all(getattr(explained, each.name) == getattr(plain, each.name) for each in fields(Classification))
+    embedded = read_answer(200, {}, json.dumps(document).encode(), read_embedding, 0.0)
+    assert (embedded.embedding, embedded.grid, embedded.model.name) == ((1, -0.5), (2, 3), "m")
+    with pytest.raises(NotUnderstood):
+        read_answer(200, {}, json.dumps(DOCUMENT).encode(), read_explanation, 0.0)
 
 
 def test_what_a_newer_service_adds_is_ignored() -> None:
@@ -158,8 +177,12 @@ def test_both_ends_name_the_same_fields() -> None:
     assert set(ModelInfo.__slots__) == set(replies.ModelSummary.model_fields)
     assert set(ModelName.__slots__) == set(replies.ModelName.model_fields)
     assert Prediction.__slots__ == tuple(field.name for field in fields(predictions.Prediction))
-    sent = {field.name for field in fields(replies.Classified)} | {
-        field.name for field in fields(replies.ClassifyReply)
-    }
-    assert set(Classification.__slots__) == sent - {"results"}
+    around = {field.name for field in fields(replies.ClassifyReply)} - {"results"}
+    for ours, theirs in (
+        (Classification, replies.Classified),
+        (Explanation, replies.Explained),
+        (Embedding, replies.Embedded),
+    ):
+        assert {field.name for field in fields(ours)} == {field.name for field in fields(theirs)} | around
     assert set(Options.__annotations__) == set(ClassifyQuery.model_fields)
+    assert set(EmbedOptions.__annotations__) == set(EmbedQuery.model_fields)

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import numpy as np
 import pytest
 from two_processes import Engine, Scheduler, loaded, until
 
@@ -15,6 +16,7 @@ from service.errors import (
     NotReady,
     RequestError,
 )
+from service.extras import NOTHING, Extras, Found
 from service.processes.messages import Kind, Lives, Submission, pack_header, pack_record
 from service.processes.slab import PatchSlab
 from service.tracing.references import SpanReference
@@ -61,6 +63,28 @@ async def test_the_span_of_a_request_goes_along(make_service: MakeService) -> No
 
 def taken(engine: Engine) -> list[tuple[Any, SpanReference | None]]:
     return list(zip(scheduler(engine).taken, scheduler(engine).origins, strict=True))
+
+
+async def test_what_else_is_wanted_goes_over_and_comes_back(make_service: MakeService) -> None:
+    engine, [http] = await make_service().started(loaded("sha256:1", explain=True))
+    wanted = [Extras.NONE, Extras.EMBEDDING, Extras.ATTENTION, Extras.EMBEDDING | Extras.ATTENTION]
+    futures = [http.submit(value, extras=extras) for value, extras in enumerate(wanted)]
+    await until(lambda: scheduler(engine).wanted == wanted)
+    features, shares = np.array([1.5, -2.0], np.float32), np.linspace(0, 1, 6, dtype=np.float32)
+    for index, extras in enumerate(wanted):
+        found = Found(
+            features + index if Extras.EMBEDDING in extras else None,
+            shares + index if Extras.ATTENTION in extras else None,
+        )
+        scheduler(engine).answer(index, index, found)
+    answers = [(await future).found for future in futures]
+    assert answers[0] == NOTHING
+    assert [each.embedding is None for each in answers] == [True, False, True, False]
+    assert [each.attention is None for each in answers] == [True, True, False, False]
+    np.testing.assert_array_equal(answers[1].embedding, features + 1)
+    np.testing.assert_array_equal(answers[3].embedding, features + 3)
+    np.testing.assert_array_equal(answers[2].attention, shares + 2)
+    np.testing.assert_array_equal(answers[3].attention, shares + 3)
 
 
 async def test_answers_find_their_images_in_any_order(make_service: MakeService) -> None:
@@ -201,12 +225,13 @@ async def test_a_new_http_process_gets_none_of_its_predecessors_answers(make_ser
 
 async def test_nonsense_from_an_http_process_is_refused(make_service: MakeService) -> None:
     engine, [http] = await make_service().started()
-    for page, rows in ((999, 1), (0, 65_000), (0, 101), (0, 0)):
-        record = pack_record(Kind.SUBMISSION, Submission(1, FIRST, page, rows, 1, LATER))
+    attention = int(Extras.ATTENTION)  # which the model does not have
+    for page, rows, extras in ((999, 1, 0), (0, 65_000, 0), (0, 101, 0), (0, 0, 0), (0, 1, attention), (0, 1, 64)):
+        record = pack_record(Kind.SUBMISSION, Submission(1, FIRST, page, rows, 1, extras, LATER))
         http.seat.http_end.send(pack_header(Kind.SUBMISSION, Lives(1, 1)) + record)
     for line in (b"?\n", b'{"kind":"holding","revision":"x","numbers":[]}\n'):
         http.seat.http_end.send(pack_header(Kind.TEXT, Lives(1, 1)) + line)
-    await until(lambda: engine.logged == ["bad_submission"] * 6)
+    await until(lambda: engine.logged == ["bad_submission"] * 8)
     assert scheduler(engine).taken == []
     future = http.submit(1)
     await until(lambda: bool(scheduler(engine).futures))

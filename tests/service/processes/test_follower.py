@@ -150,7 +150,7 @@ async def test_one_that_cannot_is_enough(make_service: MakeService) -> None:
 async def test_images_that_are_larger_than_their_place_are_refused(make_service: MakeService) -> None:
     engine, [http] = await make_service().started()
     with pytest.raises(
-        StartError, match=r"needs 49200 bytes of patch memory, but .* of 8192 .*: start the service aga"
+        StartError, match=r"needs 69584 bytes of patch memory, but .* of 24576 .*: start the service aga"
     ):
         await engine.office.prepare(BIGGER)
     assert http.prepared == []

@@ -19,10 +19,10 @@ from service.processes.messages import (
 )
 
 RECORDS: list[tuple[Kind, Record]] = [
-    (Kind.SUBMISSION, Submission(2**63, 2**62, 7, 14, 15, 12.5)),
-    (Kind.TRACED_SUBMISSION, TracedSubmission(1, 2, 7, 14, 15, 12.5, bytes(range(16)), bytes(range(8)))),
+    (Kind.SUBMISSION, Submission(2**63, 2**62, 7, 14, 15, 3, 12.5)),
+    (Kind.TRACED_SUBMISSION, TracedSubmission(1, 2, 7, 14, 15, 3, 12.5, bytes(range(16)), bytes(range(8)))),
     (Kind.CANCELLATION, Cancellation(3)),
-    (Kind.ANSWER, Answer(4, 1, 32, 0.25, 0.5)),
+    (Kind.ANSWER, Answer(4, 1, 32, 768, 0.25, 0.5)),
 ]
 
 

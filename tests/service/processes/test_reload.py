@@ -168,7 +168,7 @@ def test_a_model_whose_images_need_more_memory_than_was_cut_is_refused(folder: P
         until(lambda: "model_reload" in (tmp_path / "log").read_text())
         said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
         [refused] = [each for each in said if each["event"] == "model_reload"]
-        assert re.fullmatch("an image of the model needs 97200 bytes of patch memory, .* again", refused["reason"])
+        assert re.fullmatch("an image of the model needs 121584 bytes of patch memory, .* again", refused["reason"])
 
 
 def test_sighup_reloads_everything(folder: Path) -> None:

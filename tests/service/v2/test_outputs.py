@@ -5,9 +5,10 @@ import pytest
 from infer_bodies import image_input
 
 from service.errors import BadInference, NotOffered
+from service.extras import Extras
 from service.predictions import Ranking, rank
 from service.v2.documents import InferenceRequest
-from service.v2.outputs import read_wishes, write_reply
+from service.v2.outputs import extras_of, read_wishes, write_reply
 
 LABELS = ("a:b", "ü", "c")
 LOGITS = np.array([0.1, 3, -1], np.float32)
@@ -50,6 +51,26 @@ def test_without_logits_only_the_best_of_many_classes_are_known() -> None:
     assert reply(request(best), remote(logits), labels) == reply(request(best), rank(logits), labels)
     with pytest.raises(NotOffered):
         reply(request({"name": "probabilities"}), remote(logits), labels)
+
+
+def test_attention_comes_only_when_asked_for_and_is_padded() -> None:
+    names = [wish.name for wish in read_wishes(request(), 3, has_logits=True, explain=True)]
+    assert names == ["logits", "probabilities"]
+    wishes = read_wishes(request({"name": "attention"}), 3, has_logits=False, explain=True)
+    assert (extras_of(wishes), extras_of(read_wishes(request(), 3, has_logits=True))) == (
+        Extras.ATTENTION,
+        Extras.NONE,
+    )
+    shares = [np.array([0.25, 0.75], np.float32), np.ones(1, np.float32)]
+    written = json.loads(bytes(write_reply({}, wishes, [remote(LOGITS)] * 2, LABELS, shares).body))
+    assert written["outputs"] == [
+        {"name": "attention", "datatype": "FP32", "shape": [2, 2], "data": [0.25, 0.75, 1, 0]}
+    ]
+    with pytest.raises(NotOffered):
+        read_wishes(request({"name": "attention"}), 3, has_logits=True)
+    best = {"name": "attention", "parameters": {"classification": 1}}
+    with pytest.raises(BadInference):
+        read_wishes(request(best), 3, has_logits=True, explain=True)
 
 
 def test_a_model_without_a_head_has_no_classes() -> None:
