@@ -75,7 +75,7 @@ def test_parameters_are_those_of_the_document(operations: dict[str, Any]) -> Non
 def test_statuses_and_codes_are_those_of_the_document(operations: dict[str, Any]) -> None:
     """The page has more: what the socket refuses before a route is known."""
     table = PAGE.partition("| status |")[2].partition("\n\n")[0]
-    for operation in ("POST /classify", "POST /models/{name}/reload", "GET /models/{name}"):
+    for operation in ("POST /classify", "POST /explain", "POST /models/{name}/reload", "GET /models/{name}"):
         for status, response in operations[operation]["responses"].items():
             row = next(line for line in table.splitlines() if re.match(rf"\|[ \d,]*\b{status}\b", line))
             assert set(re.findall(r"`([a-z_]+)`", response["description"].partition(":")[0])) <= set(

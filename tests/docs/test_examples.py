@@ -32,6 +32,8 @@ NOT_RUN = {
     "downloads a checkpoint; tests/export/sources does it with a hub of its own": (
         "patchserve serve hf:ORG/NAME",
         "python -m export.to_onnx hf:ORG/NAME -o model.onnx",
+        "python -m export.to_onnx hf:ORG/NAME --explain",
+        "patchserve serve hf:ORG/NAME --export-options=--explain",
     ),
     "trains for hours; tests/model/test_train.py does it in small": (
         "python -m model.train --data photos/train --test photos/test --variant Ti/16 --output runs/photos",
