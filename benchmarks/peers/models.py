@@ -3,11 +3,15 @@
 import hashlib
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx
+
+from model.manifest import METADATA_KEY, Manifest
 from service.artifacts import bundled_model
 from service.engine import Engine
+from service.onnx_pruning import without_output
 from service.settings import EngineSettings
 
 BUNDLED = "bundled"
@@ -34,7 +38,7 @@ def prepare(model: str, folder: Path, bundled_checkpoint: Path | None) -> Weight
         SystemExit: if that checkpoint is another one.
     """
     if model == BUNDLED:
-        return Weights(bundled_model(), _checked(bundled_checkpoint))
+        return Weights(_without_attention(folder / "bundled.onnx"), _checked(bundled_checkpoint))
     stem = folder / f"random-{model.lower().replace('/', '-')}"
     artifact, checkpoint = stem.with_suffix(".onnx"), stem.with_suffix(".safetensors")
     if not artifact.is_file():
@@ -43,6 +47,16 @@ def prepare(model: str, folder: Path, bundled_checkpoint: Path | None) -> Weight
     if not checkpoint.is_file():
         _write_checkpoint(model, checkpoint)
     return Weights(artifact, checkpoint)
+
+
+def _without_attention(path: Path) -> Path:
+    """The bundled model as an export without `--explain`: others would compute attention that nobody asks for."""
+    model = onnx.load_from_string(without_output(bundled_model().read_bytes(), "attention"))
+    for each in model.metadata_props:
+        if each.key == METADATA_KEY:
+            each.value = replace(Manifest.from_json(each.value), explain=False).to_json()
+    onnx.save(model, path)
+    return path
 
 
 def _write_checkpoint(model: str, path: Path) -> None:
