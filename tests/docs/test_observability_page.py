@@ -12,7 +12,7 @@ from tiny_artifact import write_artifact
 from service.app import create_app
 from service.metrics import Metrics
 from service.processes.board import Board
-from service.processes.http_process import watch_board
+from service.processes.http_process import watch_engine
 from service.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
@@ -31,6 +31,6 @@ def rows(metrics: Metrics) -> Iterator[str]:
 def test_every_metric_is_in_the_table_and_no_other(tmp_path: Path) -> None:
     one = create_app(Settings(model=write_artifact(tmp_path / "tiny.onnx"))).state.metrics
     several = Metrics()
-    watch_board(several, cast("Any", SimpleNamespace(board=Board(1), seats=(), engine_up=lambda: True)))
+    watch_engine(several, cast("Any", SimpleNamespace(board=Board(1), seats=(), engine_up=lambda: True)))
     written = {line for line in PAGE.read_text().splitlines() if re.match(r"\| `patchserve_\w+` \| \w+ \|", line)}
     assert written == {*rows(one), *rows(several)}

@@ -285,9 +285,9 @@ async def test_reports_name_the_spans_of_those_images_that_have_one() -> None:
     bench = Bench(max_patches=1000)
     bench.engine.immediate, bench.engine.now_s = True, 9.0
     bad, good = [SpanReference(bytes(16), bytes([name] * 8)) for name in range(2)]
-    bench.scheduler.submit(image(POISON), 100.0, bad)
+    bench.scheduler.submit(image(POISON), 100.0, origin=bad)
     bench.submit(3)
-    bench.scheduler.submit(image(4), 100.0, good)
+    bench.scheduler.submit(image(4), 100.0, origin=good)
     await settle()
     assert (bench.seen.reports[0].failed, bench.seen.reports[0].origins) == (True, (bad, good))
     told = [report for report in bench.seen.reports if not report.failed]
