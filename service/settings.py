@@ -299,12 +299,12 @@ class HttpSettings(_Group):
         "1: everything in one process; 0: chosen from the cores",
     )
     replicas: int = Field(
-        default=0,
+        default=1,
         ge=0,
         le=256,
         description="complete services in processes of their own on the one port, each with an engine and its share of "
-        "the cores, for small models on a CPU; 0: one for each core if all models are small, else 1. Not with "
-        "several --http-workers",
+        "the cores, for small models on a CPU that is theirs alone; 0: one for each core if all models are small, else "
+        "1. Not with several --http-workers",
     )
     patch_memory_bytes: int = Field(
         default=134_217_728,

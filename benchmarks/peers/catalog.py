@@ -56,7 +56,7 @@ _PATCHSERVE = Server(
     # The default deadline of two seconds is shorter than what 128 requests to a base-size model take on two cores.
     "/classify?timeout_ms=30000",
     "/readyz",
-    ("patchserve", "serve", "{model}", "--port", "{port}", "--no-brown-out"),
+    ("patchserve", "serve", "{model}", "--port", "{port}", "--no-brown-out", "--replicas", "0"),
     best_class=lambda document: _first(document["results"][0]),
 )
 _FASTAPI = Server("fastapi", "multipart", "/classify", "/docs", _module("fastapi_server"), threads=1)

@@ -1,4 +1,4 @@
-"""How many replicas a service has if nobody says it: decided before anything is loaded, by what the model costs.
+"""How many replicas a service has that shall choose itself: decided before anything is loaded, by what the model costs.
 
 Standard library only: NumPy would start threads here, and what comes next forks.
 """
