@@ -12,7 +12,6 @@ has loaded and warmed up one engine. Recorded runs are in docs/explain.md.
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from benchmarks.rounds import interleave, ratio
 from service.engine import Engine
 from service.extras import Extras
 from service.settings import EngineSettings
@@ -47,10 +47,10 @@ def main(
         print(f"{path.name}: {_memory_mb(path, threads):.0f} MB")
     without, within = _opened(plain, threads), _opened(explained, threads)
     for batch in map(int, batches.split(",")):
-        taken_ms = _measure(_cases(without, within, batch), rounds)
-        for name, times in taken_ms.items():
-            ratio = statistics.median(a / b for a, b in zip(times, taken_ms["plain"], strict=True))
-            print(f"batch {batch:2}  {name:22} {statistics.median(times):8.2f} ms  {ratio:.3f}")
+        seconds = interleave(_cases(without, within, batch), rounds)
+        for name, taken in seconds.items():
+            taken_ms = 1000 * statistics.median(taken)
+            print(f"batch {batch:2}  {name:22} {taken_ms:8.2f} ms  {ratio(taken, seconds['plain']):.3f}")
 
 
 def _opened(path: Path, threads: int) -> Engine:
@@ -69,16 +69,6 @@ def _cases(plain: Engine, explained: Engine, batch: int) -> dict[str, Callable[[
         "explained, embedding": lambda: explained.infer(patches, grid, Extras.EMBEDDING),
         "explained, attention": lambda: explained.infer(patches, grid, Extras.ATTENTION),
     }
-
-
-def _measure(cases: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    taken: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
-        for name, run in cases.items():
-            started_s = time.perf_counter()
-            run()
-            taken[name].append(1000 * (time.perf_counter() - started_s))
-    return taken
 
 
 def _memory_mb(path: Path, threads: int) -> float:

@@ -26,7 +26,7 @@ import typer
 
 from benchmarks.host_cost import write_instant_model
 from benchmarks.images import make_jpegs
-from benchmarks.peers.load import CONTENT_TYPES, load, write_bodies
+from benchmarks.peers.load import load_answered, write_bodies
 from benchmarks.served import Served, process_cpu_s, serve
 
 
@@ -50,9 +50,7 @@ def take_turn(service: Served, bodies: Sequence[Path], connections: int, seconds
     engine = next(iter(service.children()), None)
     before, engine_before = service.cpu_s(), process_cpu_s(engine) if engine else 0.0
     url = f"http://{service.host}:{service.port}/classify"
-    loaded = load(url, CONTENT_TYPES["raw"], bodies, connections, seconds)
-    if loaded.bad_status or loaded.broken or not loaded.requests:
-        raise SystemExit(f"{loaded.bad_status + loaded.broken} of {loaded.requests} requests failed")
+    loaded = load_answered(url, bodies, connections, seconds)
     engine_s = process_cpu_s(engine) - engine_before if engine else 0.0
     return Turn(
         loaded.requests / loaded.duration_s,

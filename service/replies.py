@@ -81,8 +81,8 @@ class Timing:
     """Milliseconds by stage; of several images, the longest."""
 
     upload: Annotated[float, Field(description="receiving the body")]
-    decode: Annotated[float, Field(description="from the file to pixels, in a decode thread")]
-    preprocess: Annotated[float, Field(description="resizing and cutting into patches, in the same thread")]
+    decode: Annotated[float, Field(description="from the file to pixels")]
+    preprocess: Annotated[float, Field(description="resizing and cutting into patches")]
     queue: Annotated[float, Field(description="waiting for the engine")]
     inference: Annotated[float, Field(description="in the engine, with the whole batch")]
     total: Annotated[float, Field(description="from the request's header to the reply")]

@@ -76,3 +76,15 @@ def load(url: str, content_type: str, bodies: Sequence[Path], connections: int, 
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     line = next(line for line in reversed(printed.splitlines()) if line.startswith("{"))
     return Loaded(**json.loads(line))
+
+
+def load_answered(url: str, bodies: Sequence[Path], connections: int, seconds: float) -> Loaded:
+    """As `load`, with raw bodies, where every request is to be answered.
+
+    Raises:
+        SystemExit: if wrk is not installed, or any answer was no success.
+    """
+    loaded = load(url, CONTENT_TYPES["raw"], bodies, connections, seconds)
+    if loaded.bad_status or loaded.broken or not loaded.requests:
+        raise SystemExit(f"{loaded.bad_status + loaded.broken} of {loaded.requests} requests failed")
+    return loaded

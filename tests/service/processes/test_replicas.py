@@ -16,7 +16,7 @@ from served_process import COMMAND, ServedProcess, environment, served, statuses
 from service.cores import usable_cores
 
 from .test_reload import KEYS, digests, put, reload
-from .test_supervisor import REQUEST, alive, ask, children, metric, metric_folder, until
+from .test_supervisor import REQUEST, alive, ask, children, kill_parent, metric, until
 
 pytestmark = pytest.mark.skipif(usable_cores() < 2, reason="two replicas need two cores")
 
@@ -146,12 +146,7 @@ def test_the_end_finishes_what_was_accepted(service: ServedProcess) -> None:
 
 def test_without_the_parent_all_end(file: Path) -> None:
     with two_replicas(file) as service:
-        everybody = children(service.process.pid)
-        folder = metric_folder(everybody[-1])
-        assert folder.is_dir()
-        service.process.kill()
-        until(lambda: not any(map(alive, everybody)))
-        until(lambda: not folder.exists())
+        kill_parent(service)
 
 
 def test_when_no_replica_stays_alive_the_service_ends(file: Path) -> None:

@@ -136,12 +136,17 @@ def test_a_second_signal_ends_all_at_once(artifact: Path) -> None:
 
 def test_without_the_parent_all_end(artifact: Path) -> None:
     with served(artifact, http_workers=2, drain_delay_s=0) as service:
-        everybody = children(service.process.pid)
-        folder = metric_folder(everybody[-1])
-        assert folder.is_dir()
-        service.process.kill()
-        until(lambda: not any(map(alive, everybody)))
-        until(lambda: not folder.exists())
+        kill_parent(service)
+
+
+def kill_parent(service: ServedProcess) -> None:
+    """Nobody and nothing is left of a service whose parent is killed."""
+    everybody = children(service.process.pid)
+    folder = metric_folder(everybody[-1])
+    assert folder.is_dir()
+    service.process.kill()
+    until(lambda: not any(map(alive, everybody)))
+    assert not folder.exists()
 
 
 def test_a_dead_http_process_loses_only_its_own_requests(artifact: Path) -> None:
