@@ -18,8 +18,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL import WebPImagePlugin as _WebPImagePlugin  # noqa: F401 - or the first WebP would load every plugin there is
 
 from model.headers import ImageError, ImageHeader, ImageLimits, ImageTooLarge, InvalidImage, read_header
+from model.jpeg import decode_small_jpeg
 from model.manifest import Preprocessing
-from model.resampling import resample
+from model.resampling import Picture, resample, size_of
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -85,18 +86,20 @@ def preprocess(
 
 def decode_for_grid(
     data: bytes | bytearray, header: ImageHeader, spec: Preprocessing, grid: tuple[int, int], *, exact: bool = False
-) -> Image.Image:
+) -> Picture:
     """Decode to upright RGB, a JPEG at the smallest scale that this grid allows unless `exact`.
 
     Raises:
         ImageError: if the image cannot be decoded.
     """
     at_least = None if exact else enough(header, spec, grid)
+    if not exact and (pixels := decode_small_jpeg(data, header, at_least)) is not None:
+        return pixels
     return decode(data, header, at_least=at_least, background=spec.background)
 
 
 def cut(
-    image: Image.Image,
+    image: Picture,
     header: ImageHeader,
     spec: Preprocessing,
     grid: tuple[int, int],
@@ -105,7 +108,7 @@ def cut(
     exact: bool = False,
 ) -> PatchSequence:
     """Resize a decoded image and cut it into the patches of its grid, written into `out` if given: see `patchify`."""
-    pixels = resize(image, spec, grid, region(header, image.size), exact=exact)
+    pixels = resize(image, spec, grid, region(header, size_of(image)), exact=exact)
     return PatchSequence(patchify(pixels, spec.patch_size, out), grid, *header.upright_size, header.format)
 
 
@@ -283,7 +286,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 
 # --- pixels -----------------------------------------------------------------------------------------------------------
 def resize(
-    image: Image.Image,
+    image: Picture,
     spec: Preprocessing,
     grid: tuple[int, int],
     box: tuple[float, float, float, float] | None = None,
@@ -297,7 +300,7 @@ def resize(
     never becomes a huge one on the way. `box` is the part of the image that holds the picture, all of it by default:
     see `region`.
     """
-    x, y, right, bottom = box or (0, 0, *image.size)
+    x, y, right, bottom = box or (0, 0, *size_of(image))
     wide, high = grid[1] * spec.patch_size, grid[0] * spec.patch_size
     inner = shown(right - x, bottom - y, spec, grid)
     source = (x + inner[0], y + inner[1], x + inner[2], y + inner[3])

@@ -7,6 +7,10 @@ differ in which axis comes first, so by less than half a level on average (docs/
 Axes: `H`, `W` height and width in pixels, `C` channels (3, RGB).
 """
 
+import math
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -32,9 +36,16 @@ _SIMD_FILTERS = {"bilinear": "bilinear", "bicubic": "catmull_rom", "lanczos": "l
 # 1.9 up to 1.6 (bilinear to 224), 4.3 up to 2.
 SIMD_PIXELS = 1_500_000
 
+Picture = Image.Image | NDArray[np.uint8]  # RGB, as an array [H, W, C]
+
+
+def size_of(image: Picture) -> tuple[int, int]:
+    """(width, height) in pixels."""
+    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+
 
 def resample(
-    image: Image.Image,
+    image: Picture,
     size: tuple[int, int],
     interpolation: Interpolation,
     box: tuple[float, float, float, float],
@@ -50,22 +61,27 @@ def resample(
         box: (left, top, right, bottom) in pixels of `image`, fractions allowed; its edges also see what is around.
         exact: Pillow's bits.
     """
-    if exact or simd is None or image.width * image.height > SIMD_PIXELS:
+    if exact or simd is None or math.prod(size_of(image)) > SIMD_PIXELS:
+        image = image if isinstance(image, Image.Image) else Image.fromarray(image)
         return np.asarray(image.resize(size, _PILLOW_FILTERS[interpolation], box))
     return _resample_simd(image, size, interpolation, box)
 
 
 def _resample_simd(
-    image: Image.Image, size: tuple[int, int], interpolation: Interpolation, box: tuple[float, float, float, float]
+    image: Picture, size: tuple[int, int], interpolation: Interpolation, box: tuple[float, float, float, float]
 ) -> NDArray[np.uint8]:
-    left, top, right, bottom = box
-    source = simd.ImageData(*image.size, simd.PixelType.U8x3, image.tobytes())
+    source = simd.ImageData(*size_of(image), simd.PixelType.U8x3, image.tobytes())
     result = simd.ImageData(*size, simd.PixelType.U8x3)
-    options = simd.ResizeOptions(
+    # A resizer each time: it keeps buffers, so threads must not share it, and making it takes half a microsecond.
+    simd.Resizer().resize(source, result, _simd_options(interpolation, box))
+    return np.frombuffer(result.get_buffer(), np.uint8).reshape(size[1], size[0], 3)
+
+
+@lru_cache(maxsize=256)  # many pictures have one of few sizes
+def _simd_options(interpolation: Interpolation, box: tuple[float, float, float, float]) -> Any:
+    left, top, right, bottom = box
+    return simd.ResizeOptions(
         resize_alg=simd.ResizeAlg.convolution(simd.FilterType[_SIMD_FILTERS[interpolation]]),
         crop_box=simd.CropBox(left, top, right - left, bottom - top),
         use_alpha=False,
     )
-    # One each time: it keeps buffers, so threads must not share it, and making it takes half a microsecond.
-    simd.Resizer().resize(source, result, options)
-    return np.frombuffer(result.get_buffer(), np.uint8).reshape(size[1], size[0], 3)

@@ -89,6 +89,8 @@ class ClassifyQuery(UploadQuery):
         return self.k or min(_DEFAULT_K, classes)
 
 
+_NO_QUERY = ClassifyQuery()
+
 BODY = {
     "requestBody": {
         "required": True,
@@ -297,6 +299,8 @@ def _read_query(text: bytes) -> ClassifyQuery:
     Raises:
         InvalidParameter: if one is unknown or out of range.
     """
+    if not text:
+        return _NO_QUERY
     try:
         return ClassifyQuery.model_validate(dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True)))
     except ValidationError:

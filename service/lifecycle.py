@@ -43,6 +43,11 @@ class Lifecycle:
         self._phase = max(self._phase, phase)
 
     @property
+    def ending(self) -> bool:
+        """Whether it was told to stop."""
+        return self._phase >= Phase.DRAINING
+
+    @property
     def failed(self) -> bool:
         """Whether this process ends because of a failure."""
         return self._failure is not None
@@ -60,9 +65,10 @@ class Lifecycle:
         """Why no request is taken now; None: they are."""
         if self._failure is not None:
             return self._failure()
-        if self.phase == Phase.STARTING:
+        phase = self.phase
+        if phase == Phase.STARTING:
             return NotReady()
-        return Draining() if self.phase == Phase.CLOSING else None
+        return Draining() if phase == Phase.CLOSING else None
 
     @property
     def unready(self) -> Unavailable | None:

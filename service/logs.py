@@ -1,9 +1,9 @@
 """The log: one line an event, JSON or for a terminal, on standard error. No text of a client is ever logged."""
 
 import logging
-import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TextIO, cast
 
@@ -26,8 +26,8 @@ class LossyStream:
         self._tell = tell
         self.lost = 0
 
-    def _lose(self) -> None:
-        self.lost += 1
+    def _lose(self, lines: int = 1) -> None:
+        self.lost += lines
         self._tell(self.lost)
 
     def write(self, text: str) -> int:
@@ -35,7 +35,7 @@ class LossyStream:
         try:
             return self._stream.write(text)
         except (OSError, ValueError):
-            self._lose()
+            self._lose(text.count("\n") or 1)
             return len(text)
 
     def flush(self) -> None:
@@ -49,24 +49,40 @@ class LossyStream:
 class BackgroundStream(LossyStream):
     """The same, written by a thread: whoever reads the log may stall without stalling the service.
 
+    The thread gathers lines for a moment and writes them together: woken for each, it would take the interpreter from
+    the event loop once a request. What a killed process had not written yet is lost.
+
     Args:
         stream: where the text goes.
         tell: as `LossyStream`.
         max_lines: waiting to be written; more are lost, and counted.
+        gather_s: from the first line that waits to the write, seconds.
     """
 
-    def __init__(self, stream: TextIO, tell: Callable[[int], None] = lambda _: None, max_lines: int = 10_000) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        tell: Callable[[int], None] = lambda _: None,
+        max_lines: int = 10_000,
+        gather_s: float = 0.02,
+    ) -> None:
         super().__init__(stream, tell)
-        self._lines: queue.Queue[str | None] = queue.Queue(max_lines)
+        self._max_lines = max_lines
+        self._gather_s = gather_s
+        self._lines: deque[str] = deque()
+        self._waiting = threading.Event()  # set while there are lines, or the end has come
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> int:
         """Leave the text to the thread, or count a loss."""
-        try:
-            self._lines.put_nowait(text)
-        except queue.Full:
+        if len(self._lines) >= self._max_lines:
             self._lose()
+            return len(text)
+        self._lines.append(text)
+        if not self._waiting.is_set():
+            self._waiting.set()
         return len(text)
 
     def flush(self) -> None:
@@ -74,15 +90,22 @@ class BackgroundStream(LossyStream):
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, for at most `timeout_s` seconds."""
-        try:
-            self._lines.put(None, timeout=timeout_s)
-        except queue.Full:
-            return
+        self._closing.set()
+        self._waiting.set()
         self._thread.join(timeout_s)
 
     def _write_all(self) -> None:
-        while (text := self._lines.get()) is not None:
-            super().write(text)
+        while not self._closing.is_set():
+            self._waiting.wait()
+            self._closing.wait(self._gather_s)
+            self._waiting.clear()  # before the lines are taken: one that comes meanwhile sets it again
+            self._write_lines()
+        self._write_lines()
+
+    def _write_lines(self) -> None:
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        if lines:
+            super().write("".join(lines))
             super().flush()
 
 

@@ -79,10 +79,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._violation: RequestError | None = None
         self._refused = False  # nothing more is parsed
         self._dropping = False  # waiting for the rest of a body whose reply has been sent
+        self._replying: RequestResponseCycle | None = None  # the latest whose reply has begun
 
     # --- connection -------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_GentleTransport(transport, self))
+        super().connection_made(GentleTransport(transport, self))
         self._metrics.connections.inc()
         self._served = self._doorway.enter(self)
         self._await_headers()
@@ -122,6 +123,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def abort(self) -> None:
         """Close now; nothing more is sent."""
         self.transport.abort()
+
+    def begins_reply(self) -> bool:
+        """Whether what uvicorn writes now is the head of a reply whose body it writes next; asked once a write."""
+        cycle = self.cycle
+        begins = cycle is not self._replying and cycle is not None and cycle.response_started
+        if begins:
+            self._replying = cycle
+        return begins and cycle.expected_content_length > 0
 
     # --- parser callbacks -------------------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
@@ -313,19 +322,25 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
 
-class _GentleTransport(asyncio.Transport):
-    """A transport whose `close` lets a reply reach a client that is still sending."""
+class GentleTransport(asyncio.Transport):
+    """A transport whose `close` lets a reply reach a client that is still sending.
+
+    Head and body of a reply go together: sent one by one, they wake the client twice. A head whose body does not follow
+    at once, because it is a stream or there is none, goes alone.
+    """
 
     def __init__(self, transport: asyncio.Transport, protocol: BoundedProtocol) -> None:
         super().__init__()
         self._transport = transport
         self._protocol = protocol
         self._closing = False
+        self._head = b""
 
     def close(self) -> None:
         if self._closing:
             self._transport.close()
             return
+        self._send_head()
         self._closing = True
         self._protocol.close_gently(self._transport)
 
@@ -333,8 +348,20 @@ class _GentleTransport(asyncio.Transport):
         return self._closing or self._transport.is_closing()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self._closing:
-            self._transport.write(data)
+        if self._closing:
+            return
+        if self._protocol.begins_reply():
+            self._send_head()
+            self._head = bytes(data)
+            self._protocol.loop.call_soon(self._send_head)
+        else:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+
+    def _send_head(self) -> None:
+        head, self._head = self._head, b""
+        if head and not self._closing:
+            self._transport.write(head)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._transport.get_extra_info(name, default)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from service.errors import ClientClosed, Draining, Internal, RequestError
-from service.lifecycle import Lifecycle, Phase
+from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.problems import refusal_response
 from service.security_headers import SECURITY_HEADERS
@@ -128,7 +128,7 @@ class _Reply:
             headers["X-Request-ID"] = self._request_id
             own = {name for name, _ in headers.raw}
             headers.raw.extend(each for each in SECURITY_HEADERS if each[0] not in own)
-            if self._lifecycle.phase >= Phase.DRAINING:
+            if self._lifecycle.ending:
                 headers["Connection"] = "close"
         await self._send(message)
 

@@ -64,6 +64,8 @@ class ThreadDecoder:
 
     def hung(self) -> int:
         """Threads that have been with one image for ten times the timeout."""
+        if not self._started_s:  # asked several times a request
+            return 0
         since = self._clock() - self._hung_after_s
         return sum(started <= since for started in list(self._started_s.values()))
 

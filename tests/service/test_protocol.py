@@ -1,13 +1,17 @@
+import asyncio
 import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from served_process import ServedProcess, served, statuses
 
+from service.protocol import BoundedProtocol, GentleTransport
 from service.security_headers import SECURITY_HEADERS
 
 from .conftest import picture
@@ -298,3 +302,71 @@ def test_upgrades_and_connect_are_refused_or_ignored(service: ServedProcess) -> 
     received = service.say(GET + b"Connection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n", wait_s=1)
     assert statuses(received) == [200]
     assert statuses(service.say(b"CONNECT evil:443 HTTP/1.1\r\nHost: evil\r\n\r\n", wait_s=2))[0] in {400, 404, 405}
+
+
+# --- head and body ----------------------------------------------------------------------------------------------------
+class Wire(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.sent.append(bytes(data))
+
+    def close(self) -> None:
+        self.sent.append(b"closed")
+
+
+class Replying:
+    """A protocol whose every second write begins a reply."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._begins = cycle([True, False])
+        self._wire = wire
+
+    def begins_reply(self) -> bool:
+        return next(self._begins)
+
+    def close_gently(self, transport: asyncio.Transport) -> None:
+        transport.close()
+
+
+async def sent_by(write: Callable[[GentleTransport], None]) -> tuple[list[bytes], list[bytes]]:
+    """What is sent at once, and a turn of the loop later."""
+    wire = Wire()
+    write(GentleTransport(wire, cast("BoundedProtocol", Replying(wire))))
+    at_once = list(wire.sent)
+    await asyncio.sleep(0)
+    return at_once, wire.sent
+
+
+def test_head_and_body_of_a_reply_go_together() -> None:
+    def reply(transport: GentleTransport) -> None:
+        transport.write(b"head ")
+        transport.write(b"body")
+
+    at_once, later = asyncio.run(sent_by(reply))
+    assert at_once == later == [b"head body"]
+
+
+def test_a_head_without_a_body_goes_alone() -> None:
+    at_once, later = asyncio.run(sent_by(lambda transport: transport.write(b"head")))
+    assert (at_once, later) == ([], [b"head"])
+
+
+def test_a_head_goes_before_the_end() -> None:
+    def reply_and_close(transport: GentleTransport) -> None:
+        transport.write(b"head")
+        transport.close()
+
+    at_once, later = asyncio.run(sent_by(reply_and_close))
+    assert at_once == later == [b"head", b"closed"]
+
+
+def test_a_reply_to_head_goes_before_the_next_reply(service: ServedProcess) -> None:
+    with service.connect() as conversation:
+        conversation.send(GET.replace(b"GET", b"HEAD") + b"\r\n" + GET + b"Connection: close\r\n\r\n")
+        received = conversation.everything()
+    assert len(statuses(received)) == 2
+    assert statuses(received)[1] == 200

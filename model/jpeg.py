@@ -1,0 +1,53 @@
+"""Small JPEGs without Pillow's Python around them: the same libjpeg-turbo underneath, the same bits, a third less time.
+
+Pillow walks through a JPEG's segments in Python before it decodes, and copies its pixels out once more. Of a 224x224
+picture that takes longer than a third of everything; of a photograph nothing that shows.
+"""
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from model.headers import ImageHeader
+from model.resampling import SIMD_PIXELS
+
+_SPACES = frozenset({"YCbCr", "RGB", "Gray"})  # CMYK is converted by Pillow
+
+
+def decode_small_jpeg(
+    data: bytes | bytearray, header: ImageHeader, at_least: tuple[int, int] | None
+) -> NDArray[np.uint8] | None:
+    """Decode an upright JPEG of one scan to RGB, at the scale that Pillow's `draft` would choose.
+
+    Args:
+        data: the file.
+        header: what `model.headers.read_header` found in it.
+        at_least: (width, height) that must be left when it is decoded at 1/2, 1/4 or 1/8; None: full size.
+
+    Returns:
+        uint8 [H, W, 3]; None if it is large or unusual, or anything is wrong with it: what is accepted, and with which
+        words the rest is refused, is for Pillow to say.
+    """
+    width, height = header.width, header.height
+    plain = header.format == "JPEG" and header.orientation == 1 and not header.buffered
+    if not plain or width * height > SIMD_PIXELS:
+        return None
+    scale = _scale(width, height, at_least)
+    wide, high = -(-width // scale), -(-height // scale)
+    try:
+        # Two parsers that disagree about a file are how limits are passed by.
+        stored_high, stored_wide, space, _ = simplejpeg.decode_jpeg_header(data)
+        if (stored_wide, stored_high) != (width, height) or space not in _SPACES:
+            return None
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", min_width=wide, min_height=high, min_factor=1)
+    except Exception:  # noqa: BLE001 - warnings of the library too: see above
+        return None
+    return pixels if pixels.shape == (high, wide, 3) else None
+
+
+def _scale(width: int, height: int, at_least: tuple[int, int] | None) -> int:
+    """1, 2, 4 or 8, as `PIL.JpegImagePlugin.JpegImageFile.draft` chooses."""
+    if at_least is None:
+        return 1
+    room = min(width // at_least[0], height // at_least[1])
+    return next(each for each in (8, 4, 2, 1) if each <= max(room, 1))
