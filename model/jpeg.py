@@ -1,7 +1,8 @@
-"""Small JPEGs without Pillow's Python around them: the same libjpeg-turbo underneath, the same bits, a third less time.
+"""JPEGs without Pillow's Python around them: the same libjpeg-turbo underneath, and the same bits.
 
-Pillow walks through a JPEG's segments in Python before it decodes, and copies its pixels out once more. Of a 224x224
-picture that takes longer than a third of everything; of a photograph nothing that shows.
+Pillow walks through a JPEG's segments in Python before it decodes, hands it to the library in pieces, taking the
+interpreter's lock between them, and copies the pixels out once more. Without that the work of a 224x224 picture, from
+its file to its patches, takes 0.46 ms and not 0.80; of a photograph only the locks and the copy count.
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ from model.resampling import SIMD_PIXELS
 _SPACES = frozenset({"YCbCr", "RGB", "Gray"})  # CMYK is converted by Pillow
 
 
-def decode_small_jpeg(
+def decode_usual_jpeg(
     data: bytes | bytearray, header: ImageHeader, at_least: tuple[int, int] | None
 ) -> NDArray[np.uint8] | None:
     """Decode an upright JPEG of one scan to RGB, at the scale that Pillow's `draft` would choose.
@@ -25,15 +26,16 @@ def decode_small_jpeg(
         at_least: (width, height) that must be left when it is decoded at 1/2, 1/4 or 1/8; None: full size.
 
     Returns:
-        uint8 [H, W, 3]; None if it is large or unusual, or anything is wrong with it: what is accepted, and with which
+        uint8 [H, W, 3]; None if that is large, the file unusual, or anything is wrong with it: what is accepted, and with which
         words the rest is refused, is for Pillow to say.
     """
     width, height = header.width, header.height
-    plain = header.format == "JPEG" and header.orientation == 1 and not header.buffered
-    if not plain or width * height > SIMD_PIXELS:
+    if header.format != "JPEG" or header.orientation != 1 or header.buffered:
         return None
     scale = _scale(width, height, at_least)
     wide, high = -(-width // scale), -(-height // scale)
+    if wide * high > SIMD_PIXELS:  # Pillow will resize it
+        return None
     try:
         # Two parsers that disagree about a file are how limits are passed by.
         stored_high, stored_wide, space, _ = simplejpeg.decode_jpeg_header(data)

@@ -1,8 +1,8 @@
 """From the bytes of an image to a sequence of patches: the one path of evaluation, export checks and the service.
 
 `H`, `W` height and width in pixels, `C` channels (3, RGB), `P` side of a patch, `N` patches. Images stand upright
-(EXIF turned) in all sizes here; grids are (rows, columns). NumPy, Pillow and the SIMD resampler of `model.resampling`
-only; thread-safe, no state.
+(EXIF turned) in all sizes here; grids are (rows, columns). NumPy, Pillow, the decoder of `model.jpeg` and the SIMD
+resampler of `model.resampling` only; thread-safe, no state.
 """
 
 import math
@@ -18,7 +18,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL import WebPImagePlugin as _WebPImagePlugin  # noqa: F401 - or the first WebP would load every plugin there is
 
 from model.headers import ImageError, ImageHeader, ImageLimits, ImageTooLarge, InvalidImage, read_header
-from model.jpeg import decode_small_jpeg
+from model.jpeg import decode_usual_jpeg
 from model.manifest import Preprocessing
 from model.resampling import Picture, resample, size_of
 
@@ -93,7 +93,7 @@ def decode_for_grid(
         ImageError: if the image cannot be decoded.
     """
     at_least = None if exact else enough(header, spec, grid)
-    if not exact and (pixels := decode_small_jpeg(data, header, at_least)) is not None:
+    if not exact and (pixels := decode_usual_jpeg(data, header, at_least)) is not None:
         return pixels
     return decode(data, header, at_least=at_least, background=spec.background)
 

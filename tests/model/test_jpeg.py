@@ -10,7 +10,7 @@ from PIL import Image
 
 from model import preprocess as preprocessing
 from model.headers import ImageError, ImageLimits, read_header
-from model.jpeg import decode_small_jpeg
+from model.jpeg import decode_usual_jpeg
 from model.manifest import Preprocessing
 from model.preprocess import decode, preprocess
 
@@ -42,7 +42,7 @@ def test_pixels_are_those_of_pillow(
     mode: str, subsampling: int, size: tuple[int, int], quality: int, at_least: tuple[int, int] | None
 ) -> None:
     data = encode(PICTURE.crop((0, 0, *size)).convert(mode), quality=quality, subsampling=subsampling)
-    pixels = decode_small_jpeg(data, read_header(data, LIMITS), at_least)
+    pixels = decode_usual_jpeg(data, read_header(data, LIMITS), at_least)
     assert pixels is not None
     assert np.array_equal(pixels, by_pillow(data, at_least))
 
@@ -67,13 +67,13 @@ def exif(orientation: int) -> bytes:
     ids=["turned", "progressive", "four colours", "large", "cut off", "damaged"],
 )
 def test_the_unusual_is_left_to_pillow(data: bytes) -> None:
-    assert decode_small_jpeg(data, read_header(data, ImageLimits()), None) is None
+    assert decode_usual_jpeg(data, read_header(data, ImageLimits()), None) is None
 
 
 def test_a_size_that_the_library_reads_otherwise_is_left_to_pillow() -> None:
     data = encode(photo(64, 48))
     header = read_header(encode(photo(48, 64)), LIMITS)
-    assert decode_small_jpeg(data, header, None) is None
+    assert decode_usual_jpeg(data, header, None) is None
 
 
 @given(where=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=3), cut=st.floats(0.5, 1))
@@ -84,7 +84,7 @@ def test_damage_has_the_same_end_with_and_without(where: list[tuple[float, int]]
     data = bytes(damaged[: int(cut * len(damaged))])
     with pytest.MonkeyPatch.context() as patch:
         default = end_of(data)
-        patch.setattr(preprocessing, "decode_small_jpeg", lambda *_: None)
+        patch.setattr(preprocessing, "decode_usual_jpeg", lambda *_: None)
         assert default == end_of(data)
 
 
