@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model.headers import ImageHeader
 from model.resampling import SIMD_PIXELS
 
+_FEW_PIXELS = 8
 _SPACES = frozenset({"YCbCr", "RGB", "Gray"})  # CMYK is converted by Pillow
 
 
@@ -26,15 +27,16 @@ def decode_usual_jpeg(
         at_least: (width, height) that must be left when it is decoded at 1/2, 1/4 or 1/8; None: full size.
 
     Returns:
-        uint8 [H, W, 3]; None if that is large, the file unusual, or anything is wrong with it: what is accepted, and with which
-        words the rest is refused, is for Pillow to say.
+        uint8 [H, W, 3]; None if that is large, the file unusual, or anything is wrong with it: what is accepted, and
+        with which words the rest is refused, is for Pillow to say.
     """
     width, height = header.width, header.height
     if header.format != "JPEG" or header.orientation != 1 or header.buffered:
         return None
     scale = _scale(width, height, at_least)
     wide, high = -(-width // scale), -(-height // scale)
-    if wide * high > SIMD_PIXELS:  # Pillow will resize it
+    # Pillow resizes what is large itself. Of a few pixels, several of the library's scales (n/8) have the same size.
+    if wide * high > SIMD_PIXELS or (scale > 1 and max(width, height) < _FEW_PIXELS):
         return None
     try:
         # Two parsers that disagree about a file are how limits are passed by.
