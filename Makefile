@@ -4,7 +4,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CLUSTER_VENV ?= .venv-cluster
 KUBERNETES_VENV ?= .venv-kubernetes
-DOCS_VENV ?= .venv-docs
 LOOPBACK_ONLY = unshare --net $(if $(filter 0,$(shell id -u)),,--map-root-user) sh -c 'ip link set lo up && exec "$$@"' sh
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
@@ -12,7 +11,7 @@ EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 help:
 	@echo "make serve        set up everything and serve the bundled model on http://localhost:8000"
-	@echo "make test         set up everything; format, lint, types, import contracts, tests"
+	@echo "make test         set up everything; format, lint, types, import contracts, tests; CI adds docs and page-test"
 	@echo "make faults       the catalogue of faults against a running service, with a report of what it cost"
 	@echo "make long-test    tests that take minutes: kills of data sets, planted faults, examples of pages"
 	@echo "make docs         the documentation as a site in build/site; a broken link or anchor fails"
@@ -80,15 +79,8 @@ audit: | $(BIN)/uv
 fuzz: $(VENV)/test-ready
 	$(BIN)/python -m pytest --hypothesis-profile=thorough tests/service/test_scheduler_machine.py tests/service/test_openapi.py tests/fuzz
 
-# An environment of its own: nothing here needs what builds the site.
-$(DOCS_VENV)/ready: pyproject.toml
-	$(PYTHON) -m venv $(DOCS_VENV)
-	$(DOCS_VENV)/bin/pip install --quiet uv
-	$(DOCS_VENV)/bin/uv pip install --quiet --python $(DOCS_VENV)/bin/python --group docs
-	touch $@
-
-docs: $(DOCS_VENV)/ready
-	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
+docs: $(VENV)/test-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-test: $(VENV)/test-ready
 	$(BIN)/python -m pytest -m "docs or not docs" tests/docs
@@ -118,24 +110,20 @@ $(KUBERNETES_VENV)/ready: pyproject.toml
 kubernetes-test: $(KUBERNETES_VENV)/ready
 	PATH=$(abspath $(KUBERNETES_VENV))/bin:$$PATH $(KUBERNETES_VENV)/bin/python -m pytest -m kubernetes tests/docker
 
-# What stands in the lock stays as it is; Playwright comes on top, without a browser of its own.
-$(VENV)/page-ready: pyproject.toml $(VENV)/test-ready
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --group page --constraint .ci/requirements.txt
-	touch $@
-
-# Any Chromium named in CHROMIUM will do; root gets Debian's.
+# Any Chromium named in CHROMIUM will do; where there is none, Debian's comes, by root or by a sudo that asks nothing.
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || echo /usr/bin/chromium)
+APT := $(if $(filter 0,$(shell id -u)),,sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq
 
-$(CHROMIUM):
-	@test "$$(id -u)" = 0 || { echo "The page tests need a Chromium: install it (Debian: apt-get install chromium) or name one, CHROMIUM=..."; exit 1; }
-	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+/usr/bin/chromium:
+	@$(APT) update && $(APT) install -y --no-install-recommends chromium >/dev/null || { \
+		echo "The page tests need a Chromium: apt-get install chromium, or name one, CHROMIUM=/path/to/it" >&2; exit 1; }
 
-page-test: $(VENV)/page-ready | $(CHROMIUM)
+# Apart from `test`, which a fresh machine passes without a browser and without root; `.ci/run` runs both.
+page-test: $(VENV)/test-ready | $(CHROMIUM)
 	CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest -m page tests/page
 
-page-screenshots: $(VENV)/page-ready | $(CHROMIUM)
+page-screenshots: $(VENV)/test-ready | $(CHROMIUM)
 	CHROMIUM=$(CHROMIUM) $(BIN)/python tests/page/screenshots.py docs/page
 
 clean:
-	rm -rf $(VENV) $(CLUSTER_VENV) $(KUBERNETES_VENV) $(DOCS_VENV) build/site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLUSTER_VENV) $(KUBERNETES_VENV) build/site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
