@@ -88,6 +88,7 @@ class Explainer(Answering[ClassifyQuery]):
                     done.uploads[0], job.header, background, shares, region, done.wanted.deadline_s
                 )
             except RequestError as error:
+                job.error = error  # the image has labels, and nobody gets them
                 self._accounts.close(done.request, done.jobs, done.upload)
                 return refuse(done.request, error)
         self._close(done)

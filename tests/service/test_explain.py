@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_artifact import MANIFEST, renamed, write_artifact
 
+from service.errors import DeadlineExceeded
 from service.explain import wants_picture
 from service.overlay import MOST_SIDE
+from service.painting import Painter
 
 from .conftest import Serving, picture
 
@@ -142,6 +144,21 @@ async def test_a_picture_of_several_is_refused(serving: Serving, explained: Path
         assert (refused.status_code, refused.json()["code"]) == (406, "not_acceptable")
         text = (await client.get("/metrics")).text
     assert 'patchserve_images_total{outcome="ok"}' not in text, "nothing was worked on"
+
+
+async def test_an_image_whose_picture_alone_fails_is_counted_as_failed(
+    serving: Serving, explained: Path, red: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def paint(*_: object) -> bytes:
+        raise DeadlineExceeded
+
+    monkeypatch.setattr(Painter, "paint", paint)
+    async with serving(model=explained) as client:
+        refused = await ask(client, red, **PNG)
+        text = (await client.get("/metrics")).text
+    assert (refused.status_code, refused.json()["code"]) == (504, "deadline_exceeded")
+    assert 'patchserve_images_total{outcome="deadline_exceeded"} 1.0' in text
+    assert 'patchserve_images_total{outcome="ok"}' not in text
 
 
 @pytest.mark.parametrize(
