@@ -11,20 +11,21 @@ from service.bench.samples import Fate, Figures, histogram
 _BAR_WIDTH = 40
 
 
-def tables_of(figures: Figures) -> Iterator[Table]:
-    """What became of the requests, percentiles, and how latencies spread."""
+def parts_of(figures: Figures) -> Iterator[Table | str]:
+    """What became of the requests, the figures in a line, percentiles, and how latencies spread."""
     yield _fates(figures)
-    yield _percentiles(figures)
+    yield summary_of(figures)
     if len(figures.latencies_s):
+        yield _percentiles(figures)
         yield _histogram(figures)
 
 
 def summary_of(figures: Figures) -> str:
-    """One line."""
-    seconds = figures.end_s - figures.begin_s
-    return (
-        f"{figures.answers_per_s:.1f} answers/s over {seconds:g} s; latency of the {len(figures.latencies_s)} answered"
-    )
+    """One line; how late this program was is of an open loop, for in a closed one nothing is due."""
+    seconds, late_ms = figures.end_s - figures.begin_s, figures.lateness_ms()
+    late = f"; 99 % were sent at most {late_ms:.1f} ms late" if late_ms else ""
+    rate = f"{figures.answers_per_s:.1f} answers/s over {seconds:g} s"
+    return f"{rate}{late}; latency of the {len(figures.latencies_s)} answered:"
 
 
 def _fates(figures: Figures) -> Table:
@@ -41,11 +42,9 @@ def _fates(figures: Figures) -> Table:
 
 def _percentiles(figures: Figures) -> Table:
     cells = [(f"p{100 * share:g}", f"{value:.1f} ms") for share, value in figures.percentiles_ms().items()]
-    if len(figures.latencies_s):
-        cells.append(("longest", f"{1000 * figures.latencies_s[-1]:.1f} ms"))
-    table = Table(*(name for name, _ in cells), title=summary_of(figures), title_justify="left", box=SIMPLE_HEAD)
-    if cells:
-        table.add_row(*(value for _, value in cells))
+    cells.append(("longest", f"{1000 * figures.latencies_s[-1]:.1f} ms"))
+    table = Table(*(name for name, _ in cells), box=SIMPLE_HEAD)
+    table.add_row(*(value for _, value in cells))
     return table
 
 

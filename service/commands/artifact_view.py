@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from model.manifest import Accuracy, Manifest, Preprocessing
@@ -41,7 +41,8 @@ def size_text(count: int) -> str:
 
 
 def _pairs(title: str, rows: Iterable[tuple[str, str]]) -> Table:
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_header=False)
+    columns = "", Column(overflow="fold")  # digests are for copying
+    table = Table(*columns, title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_header=False)
     for name, value in rows:
         table.add_row(name, Text(value or "-"))  # not markup: labels and sources may hold brackets
     return table

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from service.client import AsyncClient, ModelInfo
 
 EXAMPLE = "Example:\n\n  patchserve models --url http://localhost:8000"
+_MOST_WIDTH = 500  # letters of a line
 _DIGEST_LETTERS = 19  # sha256: and twelve more, enough to tell files apart
 
 
@@ -40,14 +41,20 @@ async def _ask(client: "AsyncClient") -> "list[ModelInfo]":
 
 
 def _show(served: "Sequence[ModelInfo]") -> None:
-    from rich.console import Console  # noqa: PLC0415 - `--json` does not need it
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - `--json` does not need it
+    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table("Name", "Version", "Digest", "State", "Runs on", "Labels", "Patches", "Answers to")
+    columns = ("Name", "Version", "Digest", "State", "Runs on", "Labels", "Patches", "Answers to")
+    table = Table(*columns, box=SIMPLE_HEAD)
     for model in served:
         calls = [f"{model.name}@{model.version}", *([model.name] if model.newest else [])]
         cells = (model.name, model.version, model.digest[:_DIGEST_LETTERS], model.state, model.provider)
         names = ", ".join([*calls, *(["no name"] if model.default else [])])
         table.add_row(*map(Text, cells), str(model.classes), str(model.max_patches), Text(names))
-    Console().print(table)
+    console = Console()
+    # Names are there to be copied: a narrow terminal breaks the line, and no cell is cut.
+    widest = console.measure(table, options=console.options.update(max_width=_MOST_WIDTH)).maximum
+    console.width = max(console.width, widest)
+    console.print(table)

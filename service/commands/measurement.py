@@ -118,11 +118,11 @@ def _show(figures: "Figures", facts: dict[str, str], *, as_json: bool) -> None:
         return
     from rich.console import Console  # noqa: PLC0415 - `--json` does not need it
 
-    from service.bench.report import tables_of  # noqa: PLC0415
+    from service.bench.report import parts_of  # noqa: PLC0415
 
     console = Console(highlight=False)
-    for table in tables_of(figures):
-        console.print(table)
+    for part in parts_of(figures):
+        console.print(part)
 
 
 def _write(file: Path, figures: "Figures", facts: dict[str, str]) -> None:

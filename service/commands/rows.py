@@ -85,10 +85,11 @@ class _Table(RowWriter):
 
     def close(self) -> None:
         from rich.console import Console  # noqa: PLC0415 - the other formats do not need it
-        from rich.table import Table  # noqa: PLC0415
+        from rich.table import Column, Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
-        table = Table("File", "Patches", "Label", "Score")
+        file, label = (Column(name, overflow="fold") for name in ("File", "Label"))  # never cut
+        table = Table(file, "Patches", label, "Score")
         for row in self._rows:
             for place, prediction in enumerate(row.predictions):
                 first = place == 0

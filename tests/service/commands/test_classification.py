@@ -57,6 +57,15 @@ def test_lines_for_programs(command: Commands, url: str, folder: Path, artifact:
     assert lines["red.jpg"]["error"] == ""
 
 
+def test_a_narrow_terminal_cuts_no_name(
+    command: Commands, folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    out = command("classify", folder / "red.jpg", "--url", url)[1]
+    cells = [line.split("│")[1].strip() for line in out.splitlines() if "│" in line]
+    assert "".join(cells) == str(folder / "red.jpg")
+
+
 def test_names_are_not_markup(command: Commands, folder: Path, url: str) -> None:
     (folder / "red.jpg").rename(folder / "[red]x.jpg")
     assert "[red]x.jpg" in command("classify", folder / "[red]x.jpg", "--url", url)[1]

@@ -35,6 +35,12 @@ def test_everything_is_shown(command: Commands, file: Path) -> None:
     assert bars == {"49": 20, "196": 35}
 
 
+def test_a_narrow_terminal_cuts_no_digest(command: Commands, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    out = command("inspect", file)[1]
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in "".join(out.split())
+
+
 def test_json_holds_the_same(command: Commands, file: Path) -> None:
     document = json.loads(command("inspect", file, "--json")[1])
     assert document["manifest"]["labels"] == ["red", "green", "blue"]

@@ -1,14 +1,19 @@
 import json
 import re
 
+import pytest
 from commanded import Commands
 from scripted_server import reply, scripted
 
 
-def test_models_are_a_table(command: Commands, url: str) -> None:
+@pytest.mark.parametrize("columns", ["250", "40"])
+def test_models_are_a_table_that_cuts_nothing(
+    command: Commands, url: str, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
     status, out, err = command("models", "--url", url)
     assert (status, err) == (0, "")
-    [row] = [re.split(r"\s*│\s*", line.strip("│ ")) for line in out.splitlines() if "tiny-colours" in line]
+    [row] = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines() if "tiny-colours" in line]
     assert row[:2] == ["tiny-colours", "1.0.0"]
     assert re.fullmatch(r"sha256:[0-9a-f]{12}", row[2])
     assert row[3:] == ["ready", "cpu", "3", "100", "tiny-colours@1.0.0, tiny-colours, no name"]

@@ -33,6 +33,7 @@ def test_an_open_loop_with_images_of_a_folder_and_a_report(
     assert "open loop, 40 requests/s (Poisson, seed 0)" in err
     assert re.search(r"answered +\d+ ", out)
     assert "p50" in out
+    assert re.search(r"99 % were sent at most [\d.]+ ms late", out)
     assert "█" in out
     html = page.read_text()
     assert html.count("<svg viewBox") == 4 + 3  # the plots, and the squares of the legend
