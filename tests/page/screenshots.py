@@ -40,10 +40,16 @@ def answer(page: Page, example: str) -> None:
     page.locator("#trace:not([aria-disabled])").wait_for()
 
 
+def show_attention(page: Page) -> None:
+    """Where the model looked, over the picture."""
+    page.get_by_label("Attention").check()
+    page.get_by_text("attention rollout").wait_for()
+
+
 def save(page: Page, file: Path, *, whole: bool) -> None:
     """A PNG of 256 colours, of the whole page or of what the window shows."""
     shot = Image.open(BytesIO(page.screenshot(full_page=whole))).convert("RGB")
-    shot.quantize(256, kmeans=3, dither=Image.Dither.NONE).save(file, optimize=True)
+    shot.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file.name}: {file.stat().st_size // 1000} kB")  # noqa: T201
 
 
@@ -56,7 +62,8 @@ def main(folder: Path) -> None:
             with opened(browser, service, DESKTOP, theme) as page:
                 page.set_input_files("#files", [DATA / name for name in GIVEN])
                 page.get_by_text("4 of 4 images answered").first.wait_for()
-                answer(page, "Coat" if theme == "light" else "Sneaker")
+                answer(page, "Ankle boot" if theme == "light" else "Sneaker")
+                show_attention(page)
                 save(page, folder / f"{theme}.png", whole=True)
         with opened(browser, service, PHONE, "light") as page:
             answer(page, "Trouser")

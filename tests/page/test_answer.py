@@ -10,7 +10,7 @@ from model import preprocess
 from model.manifest import Preprocessing
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Route
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.page
 
@@ -36,24 +36,16 @@ def test_the_slider_shows_cost_against_answer(page: "Page") -> None:
 
 def test_attention_is_asked_for_when_it_is_wanted(page: "Page") -> None:
     asked: list[str] = []
-
-    def explain(route: "Route") -> None:
-        asked.append(route.request.url)
-        reply = page.request.post(route.request.url.replace("explain", "classify"), headers=route.request.headers,
-                                  data=route.request.post_data_buffer).json()  # fmt: skip
-        rows, columns = reply["results"][0]["grid"]
-        share = 1 / (rows * columns + 1)
-        heat = [[share] * columns for _ in range(rows)]
-        heat[1][2] = 2 * share
-        reply["results"][0]["attention"] = heat
-        route.fulfill(json=reply)
-
-    page.route("**/explain*", explain)
+    page.on("request", lambda request: "/explain" in request.url and asked.append(request.url))
     example(page, "Bag")
     assert not asked
-    page.get_by_label("Attention").check()
-    says(page.locator("#attention-words"), "Most of it, 2.0 %, is on row 2, column 3")
-    assert page.locator("#overlay .heat").count() == 100
+    with page.expect_response("**/explain*") as answered:
+        page.get_by_label("Attention").check()
+    shares = answered.value.json()["results"][0]["attention"]
+    row, column = max(product(range(len(shares)), range(len(shares[0]))), key=lambda at: shares[at[0]][at[1]])
+    most = f"Most of it, {100 * shares[row][column]:.1f} %, is on row {row + 1}, column {column + 1}"
+    says(page.locator("#attention-words"), most)
+    assert page.locator("#overlay .heat").count() == len(shares) * len(shares[0]) == 100
     page.get_by_label("Attention").uncheck()
     assert page.locator("#overlay .heat").count() == 0
     page.get_by_label("Attention").check()
