@@ -20,7 +20,7 @@ from benchmarks.drains import drain
 from benchmarks.fits import slope
 from benchmarks.images import make_jpegs
 from benchmarks.load import request_of
-from benchmarks.overload import Stretch, missed, recovery_s
+from benchmarks.overload import Round, Stretch, missed, recovery_s
 from benchmarks.served import serve
 from benchmarks.soak import as_expected, growth, leaks, soak, verdict
 
@@ -47,16 +47,25 @@ def answered(number: int, status: int = 200, latency_s: float = 0.05) -> list[An
 )
 def test_an_overload_that_goes_wrong_is_told(top: list[Answer], goal: str) -> None:
     half = stretch(1, answered(100), answered(20))
-    assert missed([half, stretch(10, answered(100))], 1.0) == []
-    [wrong] = missed([half, stretch(10, top)], 1.0)
+    assert missed([Round([half, stretch(10, answered(100))], 1.0)]) == []
+    [wrong] = missed([Round([half, stretch(10, top)], 1.0)])
     assert goal in wrong
 
 
 def test_slow_probes_and_a_late_recovery_are_told() -> None:
-    assert len(missed([stretch(1, answered(100), answered(5, latency_s=0.2))], 3.0)) == 2
+    assert len(missed([Round([stretch(1, answered(100), answered(5, latency_s=0.2))], 3.0)])) == 2
     bad = [Answer(0.2 * each, 0.05, 429 if each < 11 else 200) for each in range(50)]
     assert recovery_s(stretch(0.5, bad), 0.1) == 2.5
     assert recovery_s(stretch(0.5, answered(100, 429)), 0.1) == float("inf")
+
+
+def test_of_several_rounds_goodput_counts_by_its_median_and_everything_else_by_the_worst() -> None:
+    def measured(goodput: int, recovered_s: float = 1.0) -> Round:
+        return Round([stretch(1, answered(100), answered(20)), stretch(10, answered(goodput))], recovered_s)
+
+    assert missed([measured(100), measured(60), measured(96)]) == []
+    assert len(missed([measured(60), measured(60), measured(96)])) == 1
+    assert len(missed([measured(100), measured(100, 2.0), measured(100)])) == 1
 
 
 async def _half_a_reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
