@@ -12,17 +12,17 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from service.crowd import Crowd
 from service.errors import Overloaded
 from service.settings import AdmissionSettings
-from service.standing import StandingQueue
 
 _MAX_RETRY_S = 60
 _CHEAPEST_PIXELS = 50_000
-# Shares of the time to a deadline that a request may be told to wait. The rest of the first is for what a prediction
-# does not know, its own decoding and batch among it; that of the second for recovering from an overload in seconds.
-_BURST_SHARE, _STANDING_SHARE = 0.8, 0.5
-# Of the default deadline: a wait that is no queue, and how long a burst may last.
-_CALM_SHARE, _PATIENCE_SHARE = 0.1, 0.5
+# Shares of the time to a deadline that a request may be told to wait. With the first it is answered in time even if the
+# engine has become slower by a third since its speed was learnt. Where most are refused a longer queue would gain
+# nothing: the second is for recovering from an overload in seconds, whatever the engine does. The third is for those
+# who give more time than the default.
+_SHARE, _CROWDED_SHARE, _LONGEST_SHARE = 0.5, 0.2, 0.8
 
 
 class Speed:
@@ -99,6 +99,11 @@ class Ledger:
         self.upload_bytes += count
 
 
+def crowded_wait_s(settings: AdmissionSettings) -> float:
+    """The longest that a request with the default deadline waits for where most are refused, seconds."""
+    return _CROWDED_SHARE * settings.default_timeout_ms / 1000
+
+
 def decode_cost(width: int, height: int) -> int:
     """What decoding an image of so many pixels costs, in pixels; a tiny one costs as much as `_CHEAPEST_PIXELS`."""
     return width * height + _CHEAPEST_PIXELS
@@ -112,7 +117,7 @@ class Admission:
         decode_threads: images decoded at a time in this process.
         engine_speed: patches a second.
         ledger: what all processes of the service hold.
-        busy_patches: so many keep every lane of the engine busy; nothing is refused for a standing queue below it.
+        busy_patches: so many keep every lane of the engine busy; no crowd makes the queue shorter than that.
         jitter: a number from 0 to 1, new at each call; spreads the retries of refused clients.
     """
 
@@ -130,8 +135,7 @@ class Admission:
         self._engine_speed = engine_speed
         self._jitter = jitter or random.Random()  # noqa: S311 - not a secret
         self._busy_patches = busy_patches
-        default_s = settings.default_timeout_ms / 1000
-        self._standing = StandingQueue(_CALM_SHARE * default_s, _PATIENCE_SHARE * default_s)
+        self._crowd = Crowd()
         self.ledger = ledger or Ledger()
         self.decode_rate = Rate()  # of decode cost, a second of one thread
         self.undecoded_cost = 0
@@ -149,6 +153,7 @@ class Admission:
         full = self.ledger.all_queue_patches >= self._settings.max_queue_patches
         full = full or self.ledger.all_upload_bytes >= self._settings.max_upload_memory_bytes
         if full or self._too_late(now_s, timeout_s):
+            self._crowd.refuse(now_s)
             raise self.refusal()
 
     @contextmanager
@@ -156,11 +161,13 @@ class Admission:
         """Hold room for one image of `patches` until its answer.
 
         Raises:
-            Overloaded: if the queue is full or stands, or if the image could not be answered before its deadline.
+            Overloaded: if the queue is full, or so long that the image might not be answered before its deadline.
         """
         over = self.ledger.all_queue_patches + patches > self._settings.max_queue_patches
         if over or self._too_late(now_s, deadline_s - now_s):
+            self._crowd.refuse(now_s)
             raise self.refusal()
+        self._crowd.accept(now_s)
         self.ledger.add_patches(patches)
         try:
             yield
@@ -204,18 +211,19 @@ class Admission:
         self.ledger.add_bytes(count)
 
     def _too_late(self, now_s: float, timeout_s: float) -> bool:
-        wait_s = self.predicted_wait_s()
-        allowed_s = _BURST_SHARE * timeout_s
-        if self._standing.stands(wait_s, now_s):
-            allowed_s = min(
-                allowed_s, max(self._standing_s(timeout_s), self._engine_speed.time_for(self._busy_patches))
-            )
-        return wait_s > allowed_s
+        return self.predicted_wait_s() > self._allowed_s(now_s, timeout_s)
 
-    def _standing_s(self, timeout_s: float) -> float:
-        """How long a request may wait in a queue that stands; who asks for more time than the default can wait."""
+    def _allowed_s(self, now_s: float, timeout_s: float) -> float:
+        """How long a request may be told to wait."""
+        share = _CROWDED_SHARE if self._crowd.is_mostly_refused(now_s) else _SHARE
+        run_s = self._engine_speed.time_for(self._busy_patches)  # of one image in its lane, when all lanes are busy
+        allowed_s = max(self._part(share, timeout_s), run_s)
+        return max(0.0, min(allowed_s, _LONGEST_SHARE * timeout_s, timeout_s - run_s))
+
+    def _part(self, share: float, timeout_s: float) -> float:
+        """This share of the time; who gives more than the default leaves as much as the default would leave."""
         default_s = self._settings.default_timeout_ms / 1000
-        return max(_STANDING_SHARE * timeout_s, timeout_s - (1 - _STANDING_SHARE) * default_s)
+        return max(share * timeout_s, timeout_s - (1 - share) * default_s)
 
     def predicted_wait_s(self) -> float:
         """How long the work accepted so far will take; an empty house never refuses, so a rate is always learnt."""

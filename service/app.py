@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from service.access import Gate, guarded, open_gate
 from service.accounts import Accounts, SlowLog
 from service.admin import admin_router
-from service.admission import Admission, Ledger, Speed
+from service.admission import Admission, Ledger, Speed, crowded_wait_s
 from service.brownout import BrownOut, steps_of
 from service.canary import Canary
 from service.classify import Classifier, ShortWay, classify_router
@@ -329,4 +329,5 @@ class _Service(FastAPI):
 def open_brown_out(settings: Settings, model: Model) -> BrownOut:
     """The brown-out of this model; one that never acts if it is switched off or its cost is not known."""
     steps = steps_of(model.manifest, settings.brown_out_max_loss) if settings.brown_out else ()
-    return BrownOut(steps, settings.brown_out_wait_ms / 1000)
+    # Half of it is where steps begin: never above the wait that a crowd is left with, or they would not come at all.
+    return BrownOut(steps, min(settings.brown_out_wait_ms / 1000, 1.5 * crowded_wait_s(settings)))

@@ -45,7 +45,7 @@ def test_predicted_lateness_is_refused() -> None:
         with pytest.raises(Overloaded) as refusal, admission.reserve(1, 0.0, 2.9):
             pass
         assert 3 <= (refusal.value.retry_after_s or 0) <= 5
-        with admission.reserve(1, 0.0, 3.8):
+        with admission.reserve(1, 0.0, 4.1):
             pass
 
 
@@ -56,46 +56,64 @@ def test_predicted_lateness_is_refused_before_the_body() -> None:
     with admission.reserve(300, 0.0, 10.0):
         with pytest.raises(Overloaded):
             admission.check_open(0.0, 2.9)
-        admission.check_open(0.0, 3.8)
+        admission.check_open(0.0, 4.1)
 
 
-def standing(busy_patches: int = 0) -> Admission:
-    """A gate whose queue, 1.2 s long, has been so since the time 0."""
+def waiting(seconds: float, busy_patches: int = 0) -> Admission:
+    """A gate before so many seconds of work."""
     rate = Rate()
     rate.observe(100, 1.0)
     admission = Admission(AdmissionSettings(), 2, rate, busy_patches=busy_patches)
-    admission.ledger.add_patches(120)
-    admission.check_open(0.0, 2.0)
+    admission.ledger.add_patches(int(100 * seconds))
     return admission
 
 
-def test_a_burst_may_wait_longer_than_a_queue_that_stands() -> None:
-    admission = standing()
-    admission.check_open(0.9, 2.0)
-    with pytest.raises(Overloaded):
-        admission.check_open(1.1, 2.0)
-    with pytest.raises(Overloaded), admission.reserve(1, 1.1, 3.1):
-        pass
-    admission.ledger.add_patches(-110)
-    admission.check_open(1.2, 2.0)
-    admission.ledger.add_patches(110)
-    admission.check_open(1.3, 2.0)
-
-
-def test_who_has_more_time_than_the_default_may_use_it_in_a_standing_queue() -> None:
-    for timeout_s, wait_s in ((2.0, 1.0), (3.0, 2.0), (1.5, 0.75), (30.0, 24.0)):
-        admission = standing()
-        admission.ledger.add_patches(-120 + int(100 * wait_s) - 1)
-        admission.check_open(1.1, timeout_s)
-        admission.ledger.add_patches(2)
+def crowd(admission: Admission) -> Admission:
+    """The same after a few refusals."""
+    for _ in range(3):
         with pytest.raises(Overloaded):
-            admission.check_open(1.2, timeout_s)
+            admission.check_open(1.0, 0.001)
+    return admission
 
 
-def test_a_standing_queue_never_leaves_a_lane_idle() -> None:
-    standing(busy_patches=120).check_open(1.1, 2.0)
+def test_half_of_the_time_may_be_waiting_and_a_fifth_where_most_are_refused() -> None:
+    waiting(0.99).check_open(1.0, 2.0)
     with pytest.raises(Overloaded):
-        standing(busy_patches=119).check_open(1.1, 2.0)
+        waiting(1.01).check_open(1.0, 2.0)
+    crowd(waiting(0.39)).check_open(1.0, 2.0)
+    with pytest.raises(Overloaded):
+        crowd(waiting(0.41)).check_open(1.0, 2.0)
+    with pytest.raises(Overloaded), crowd(waiting(0.41)).reserve(1, 1.0, 3.0):
+        pass
+
+
+def test_a_crowd_is_gone_when_as_many_are_accepted() -> None:
+    admission = crowd(waiting(0.39))
+    for _ in range(3):
+        with admission.reserve(1, 1.0, 3.0):
+            pass
+    admission.ledger.add_patches(60)
+    admission.check_open(1.0, 2.0)
+
+
+def test_who_has_more_time_than_the_default_may_use_it() -> None:
+    for timeout_s, wait_s in ((2.0, 1.0), (3.0, 2.0), (1.5, 0.75), (30.0, 24.0)):
+        waiting(wait_s - 0.01).check_open(1.0, timeout_s)
+        with pytest.raises(Overloaded):
+            waiting(wait_s + 0.02).check_open(1.0, timeout_s)
+
+
+def test_no_crowd_leaves_a_lane_idle() -> None:
+    crowd(waiting(0.8, busy_patches=80)).check_open(1.0, 2.0)
+    with pytest.raises(Overloaded):
+        crowd(waiting(0.8, busy_patches=79)).check_open(1.0, 2.0)
+
+
+def test_what_is_accepted_has_time_for_its_own_run() -> None:
+    waiting(0.5, busy_patches=140).check_open(1.0, 2.0)
+    with pytest.raises(Overloaded):
+        waiting(0.7, busy_patches=140).check_open(1.0, 2.0)
+    waiting(0.0, busy_patches=1000).check_open(1.0, 2.0)
 
 
 def test_slow_decoding_is_predicted_too() -> None:

@@ -4,7 +4,11 @@ import pytest
 from tiny_artifact import MANIFEST
 
 from model.manifest import Accuracy, Manifest
+from service.admission import crowded_wait_s
+from service.app import open_brown_out
 from service.brownout import BrownOut, Step, steps_of
+from service.engine import Model
+from service.settings import Settings
 
 CURVE = Accuracy("a set", ((25, 0.70), (50, 0.80), (100, 0.90)))
 
@@ -33,6 +37,15 @@ def test_a_model_of_one_size_counts_from_its_native_grid() -> None:
 def test_a_step_that_costs_too_much_is_left_out() -> None:
     assert [step.max_patches for step in steps_of(measured(), max_loss=0.06)] == [100, 75]
     assert [step.max_patches for step in steps_of(measured(), max_loss=0.0)] == [100]
+
+
+@pytest.mark.parametrize("default_timeout_ms", [500, 1000, 2000, 20_000])
+def test_the_wait_that_a_crowd_is_left_with_is_enough_for_a_step(default_timeout_ms: int) -> None:
+    settings = Settings(default_timeout_ms=default_timeout_ms, brown_out_wait_ms=500)
+    brown_out = open_brown_out(settings, Model(measured(), "", "cpu"))
+    for now_s in (0.0, 2.0):
+        brown_out.observe(0.9 * crowded_wait_s(settings), now_s)
+    assert brown_out.level == 1
 
 
 class Bench:

@@ -1,41 +1,12 @@
 """The loops with a sender of the test's own and a loop whose clock is virtual: nothing waits."""
 
 import asyncio
-import selectors
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
+from virtual_time import play
 
 from service.bench.loops import closed_loop, open_loop
 from service.bench.samples import Fate, Sample
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time passes only by waiting: a timer is due at once, and the clock says so."""
-
-    def __init__(self) -> None:
-        super().__init__(_Impatient(self))
-        self.now_s = 0.0
-
-    def time(self) -> float:
-        return self.now_s
-
-
-class _Impatient(selectors.DefaultSelector):
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout:
-            self._loop.now_s += timeout
-        return super().select(0)
-
-
-def play(work: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(work)
 
 
 def test_a_closed_loop_keeps_so_many_in_flight() -> None:
