@@ -15,7 +15,8 @@ QUEUED = 10  # images that `slow` holds
 
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("model") / "tiny.onnx")
+    """Of a model that can be explained."""
+    return write_artifact(tmp_path_factory.mktemp("model") / "tiny.onnx", attention=True)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from served_process import Conversation, ServedProcess, served
 
+from service.page_files import read_page_files
+
 HOST = b"Host: t\r\n"
 GET = b"GET /livez HTTP/1.1\r\n" + HOST
 POST = b"POST /classify HTTP/1.1\r\n" + HOST
@@ -32,12 +34,24 @@ PATIENT = HEAD.replace(b"/classify", b"/classify?timeout_ms=20000") + RED
 MARKER = b"sesame"
 _FORBIDDEN = (MARKER, b"passwd", b"Traceback", b'File "', b"site-packages", b"/service/", b"PIL", b"<script")
 
-ROUTES = {"/", "/classify", "/docs", "/livez", "/metrics", "/models", "/models/{name}", "/openapi.json", "/readyz"}
+_OWN = {file.content for file in read_page_files().values()}  # the pages have scripts and paths in them
+
+_MODEL, _VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+ROUTES = {
+    "/", "/classify", "/docs", "/embed", "/explain", "/livez", "/metrics", "/models", "/models/{name}", "/models/reload",
+    "/models/{name}/reload", "/openapi.json", "/page/{name:path}", "/readyz", "/v2", "/v2/cudasharedmemory/{rest:path}",
+    "/v2/health/live", "/v2/health/ready", "/v2/repository/index", "/v2/repository/models/{name}/load",
+    "/v2/systemsharedmemory/{rest:path}", "unmatched",
+    *(model + each for model in (_MODEL, _VERSION) for each in ("", "/config", "/generate", "/infer", "/ready", "/stats")),
+}  # fmt: skip
 CODES = {
+    "bad_inference": 400,
     "bad_multipart": 400,
     "bad_request": 400,
+    "not_offered": 400,
     "not_found": 404,
     "method_not_allowed": 405,
+    "not_acceptable": 406,
     "upload_timeout": 408,
     "body_too_large": 413,
     "address_too_long": 414,
@@ -67,11 +81,17 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """`ok`, or the code of the problem document, which must be one, with nothing in it but our own words."""
-        if self.status == 200:
+        """`ok`, or the code of the problem document, which must be one, with nothing in it but our own words.
+
+        Errors of the Open Inference Protocol have no code: the status stands for it.
+        """
+        if self.status in {200, 304}:
             return "ok"
-        assert self.headers["content-type"] == "application/problem+json", self
         document = json.loads(self.body)
+        if self.headers["content-type"] == "application/json":
+            assert document.keys() == {"error"}
+            return str(self.status)
+        assert self.headers["content-type"] == "application/problem+json", self
         assert document.keys() == {"type", "title", "status", "code", "detail", "request_id"}
         assert (document["status"], document["request_id"]) == (self.status, self.headers["x-request-id"])
         assert CODES[document["code"]] == self.status
@@ -91,7 +111,7 @@ def replies_of(received: bytes) -> list[Reply]:
             continue
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         assert headers["x-content-type-options"] == "nosniff"
-        length = int(headers["content-length"])
+        length = 0 if match[1] == "304" else int(headers["content-length"])
         assert len(received) >= length, f"cut off: {received[:200]!r}"
         replies.append(Reply(int(match[1]), headers, received[:length]))
         received = received[length:]
@@ -155,9 +175,16 @@ class Live:
                 conversation.send(message)
             return replies_of(conversation.everything(wait_s))
 
-    def post(self, body: bytes, kind: bytes = b"image/png", query: bytes = b"") -> Reply:
-        """One request with a body, on a connection of its own."""
-        head = b"POST /classify" + query + b" HTTP/1.1\r\n" + HOST + CLOSE
+    def post(
+        self,
+        body: bytes,
+        kind: bytes = b"image/png",
+        query: bytes = b"",
+        path: bytes = b"/classify",
+        more: bytes = b"",
+    ) -> Reply:
+        """One request with a body, on a connection of its own; `more` are lines of its header."""
+        head = b"POST " + path + query + b" HTTP/1.1\r\n" + HOST + CLOSE + more
         (reply,) = self.say(
             head + b"Content-Type: " + kind + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body, wait_s=30
         )
@@ -243,9 +270,10 @@ class Live:
         after = self._at_rest()
         replies = [reply for each in sockets for reply in replies_of(each.received)]
         ended = after.outcomes - before.outcomes
-        assert ended == Counter(reply.code for reply in replies) + unanswered, "one outcome for each request"
+        told = Counter(reply.code for reply in replies) + unanswered
+        assert _agree(ended, told), f"one outcome for each request, not {ended} for {told}"
         for reply in replies:
-            assert not any(word in reply.body for word in _FORBIDDEN), reply.body
+            assert reply.body in _OWN or not any(word in reply.body for word in _FORBIDDEN), reply.body
         with self._log.open("rb") as log:
             log.seek(self._logged)
             written = log.read()
@@ -273,7 +301,7 @@ class Live:
     def _check_labels(self, labels: set[tuple[str, ...]]) -> None:
         for name, *values in labels:
             if name in {"patchserve_requests_total", "patchserve_requests_created"}:
-                assert set(values) <= CODES.keys() | ROUTES | {"unmatched"}, values
+                assert set(values) <= CODES.keys() | ROUTES, values
             elif name in {"patchserve_images_total", "patchserve_images_created"}:
                 assert set(values) <= CODES.keys(), values
 
@@ -282,6 +310,12 @@ class Live:
         while (grown := self.memory_mb() - before_mb) > 50:
             assert time.monotonic() < until, f"{grown:.0f} MB are kept"
             time.sleep(0.05)
+
+
+def _agree(outcomes: Counter[str], codes: Counter[str]) -> bool:
+    """Whether these outcomes in /metrics are those of replies with these codes, of which some are only a status."""
+    both = outcomes & codes
+    return Counter(str(CODES[each]) for each in (outcomes - both).elements()) == codes - both
 
 
 def slow_command(model: Path, commands: Path) -> tuple[str, ...]:
