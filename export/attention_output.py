@@ -92,11 +92,13 @@ def command(
 ) -> None:
     """Add attention to an artifact, and try it."""
     try:
-        explained = add_attention(onnx.load(artifact))
-        _try(explained.SerializeToString(), artifact.read_bytes())
+        plain = artifact.read_bytes()
+        # From bytes and to bytes: onnx.load and onnx.save open the files that a model names.
+        explained = add_attention(onnx.load_from_string(plain)).SerializeToString()
+        _try(explained, plain)
     except (ExportError, ManifestError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
-    onnx.save(explained, output)
+    output.write_bytes(explained)
 
 
 def _try(explained: bytes, plain: bytes) -> None:

@@ -4,6 +4,7 @@ Each case says what becomes of it: None when it must be classified, otherwise th
 the standard library only, so that tests of the service can use it too.
 """
 
+import gzip
 import struct
 import zlib
 from collections.abc import Callable
@@ -239,6 +240,19 @@ _FOREIGN = {
     "BMP, not allowed": b"BM" + b"\0" * 64,
 }
 
+# Each would cost its own decoder much, or break an old one; none of them is asked.
+_FOREIGN_BOMBS = {
+    "FITS of gzipped tiles": b"".join(
+        line.ljust(80)
+        for line in (b"SIMPLE  =                    T", b"ZIMAGE  =                    T", b"ZCMPTYPE= 'GZIP_1'", b"END")
+    )
+    + gzip.compress(bytes(5_000_000)),
+    "PSD with a layer of negative size": b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 9, 8, 3) + bytes(8)
+    # A layer from (9, 9) to (-9, -9).
+    + struct.pack(">IIh4i", 100, 96, 1, 9, 9, -9, -9) + bytes(96),
+    "J2K of 2^60 tiles": b"\xff\x4f\xff\x51" + struct.pack(">HH8IH", 41, 0, 2**30, 2**30, 0, 0, 1, 1, 0, 0, 1) + b"\7\1\1",
+}  # fmt: skip
+
 CASES: tuple[Case, ...] = (
     Case("D1", "PNG 50000x50000, 1 bit", partial(lying_png, 50_000, 50_000, 1, 0), TOO_LARGE),
     Case("D2", "PNG of the largest sides", partial(lying_png, 2**31 - 1, 2**31 - 1), TOO_LARGE),
@@ -315,4 +329,5 @@ CASES: tuple[Case, ...] = (
     Case("D34", "WebP with 1 MB of EXIF", lambda: webp_of(48, 32, (b"EXIF", b"II*\0" * (1 << 18)), flags=8), None),
     Case("D34", "WebP without a frame", lambda: riff((b"VP8X", vp8x(48, 32))), INVALID),
     *(Case("D27", f"foreign: {name}", partial(bytes, data), UNSUPPORTED) for name, data in _FOREIGN.items()),
+    *(Case("D28", name, partial(bytes, data), UNSUPPORTED) for name, data in _FOREIGN_BOMBS.items()),
 )

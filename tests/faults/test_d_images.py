@@ -70,6 +70,7 @@ MORE: tuple[tuple[str, Callable[[], bytes], str], ...] = (
         lambda: encode(Image.new("RGB", (7000, 7000)), "WEBP", lossless=True, method=0),
         "ok",
     ),
+    ("D9 baseline JPEG, 48 Mpx", lambda: encode(Image.linear_gradient("L").resize((8000, 6000)).convert("RGB"), "JPEG", quality=90), "ok"),
     ("D14 WebP frame on a canvas of 49 Mpx", small_frame_on_a_large_canvas, "ok"),
     ("D16 CMYK, 36 Mpx", lambda: encode(Image.new("CMYK", (6000, 6000)), "JPEG"), "ok"),
     ("D16 CMYK with Exif", lambda: jpeg_with_exif(exif(6), cmyk()), "ok"),

@@ -1,11 +1,12 @@
-"""Rows of class I that need a service of their own."""
+"""Rows of class I that can be seen from outside."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from .conftest import watched
-from .live import RED, live_service
+from .live import RED, Live, live_service
 
 
 @pytest.mark.faults_slow
@@ -22,3 +23,23 @@ def test_i11_no_file_can_be_written(artifact: Path, tmp_path: Path, request: pyt
         assert (tmp_path / "log").read_bytes() == b""
         service.process.terminate()
         assert service.process.wait(10) == 0
+
+
+def test_i14_no_connection_but_those_of_clients(live: Live) -> None:
+    """Nothing is asked of a network, a name server included: all sockets are the service's port and what came to it."""
+    assert live.post(RED).code == "ok"
+    local = sockets_of(live.pid)
+    assert live.service.port in local.values()
+    assert set(local.values()) == {live.service.port}
+
+
+def sockets_of(pid: int) -> dict[str, int]:
+    """The local port of each socket of TCP or UDP that a process has, by inode."""
+    links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir() if each.is_symlink()]
+    own = {each[len("socket:[") : -1] for each in links if each.startswith("socket:[")}
+    rows = [
+        line.split()
+        for kind in ("tcp", "tcp6", "udp", "udp6")
+        for line in Path(f"/proc/{pid}/net/{kind}").read_text().splitlines()[1:]
+    ]
+    return {row[9]: int(row[1].rpartition(":")[2], 16) for row in rows if row[9] in own}
