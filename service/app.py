@@ -278,7 +278,7 @@ def _end_without_decoders(decoders: Decoders, lifecycle: Lifecycle, log: Filteri
 
 def _watch(metrics: Metrics, ledger: Ledger, models: Models) -> None:
     metrics.watch("queue_patches", "Patches accepted and not yet answered", lambda: ledger.all_queue_patches)
-    metrics.watch("upload_bytes", "Bytes of uploads in memory", lambda: ledger.all_upload_bytes)
+    metrics.watch("upload_bytes", "Uploads in memory and pictures not yet read, bytes", lambda: ledger.all_upload_bytes)
     metrics.watch("resident_bytes", "Resident memory of all processes of the service", resident_bytes)
     metrics.watch("brown_out_level", "Steps of fewer patches an image", models.brown_out_level)
 

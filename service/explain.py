@@ -15,11 +15,12 @@ from service.errors import ExplainNotAvailable, NotAcceptable, RequestError
 from service.extras import Extras
 from service.lifecycle import Lifecycle
 from service.models import Models
-from service.overlay import Box
+from service.overlay import Box, picture_bytes
 from service.painting import Painter
 from service.problems import problem, refuse
 from service.replies import Explained, ExplainReply, explained
 from service.settings import Settings
+from service.unread import LargeReply
 
 _PNG, _JSON = "image/png", "application/json"
 _SMALL_VALUES = 10_000  # so many are written about as fast as a thread is woken
@@ -82,8 +83,9 @@ class Explainer(Answering[ClassifyQuery]):
         assert job.inference is not None  # noqa: S101
         assert job.inference.found.attention is not None  # noqa: S101
         shares = job.inference.found.attention.reshape(job.grid)
-        with self._admission.decoding(job.decode_cost):
+        with self._admission.decoding(job.decode_cost), self._admission.hold_upload() as memory:
             try:
+                memory.take(picture_bytes(*job.header.upright_size))
                 content = await self._painter.paint(
                     done.uploads[0], job.header, background, shares, region, done.wanted.deadline_s
                 )
@@ -92,7 +94,7 @@ class Explainer(Answering[ClassifyQuery]):
                 self._accounts.close(done.request, done.jobs, done.upload)
                 return refuse(done.request, error)
         self._close(done)
-        return Response(content, media_type=_PNG)
+        return LargeReply(content, _PNG, self._admission.ledger)
 
 
 def wants_picture(accept: str) -> bool:

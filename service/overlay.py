@@ -25,6 +25,12 @@ def picture_size(width: int, height: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
+def picture_bytes(width: int, height: int) -> int:
+    """What the picture of an image takes before it is packed."""
+    rows, columns = picture_size(width, height)
+    return 3 * rows * columns
+
+
 def overlay(pixels: NDArray[np.uint8], shares: NDArray[np.float32], region: Box) -> bytes:
     """A PNG.
 

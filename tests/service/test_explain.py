@@ -161,6 +161,18 @@ async def test_an_image_whose_picture_alone_fails_is_counted_as_failed(
     assert 'patchserve_images_total{outcome="ok"}' not in text
 
 
+async def test_a_picture_for_which_there_is_no_memory_is_refused(serving: Serving, explained: Path) -> None:
+    """A large picture may come of a small upload, and counts with the uploads."""
+    upload = half_lit((1000, 1000))
+    assert len(upload) < 100_000
+    async with serving(model=explained, max_upload_memory_bytes=1_000_000) as client:
+        refused = await ask(client, upload, **PNG)
+        assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
+        assert (await ask(client, upload)).status_code == 200
+        assert pixels_of(await ask(client, half_lit((300, 300)), **PNG)).shape == (300, 300, 3)
+        assert "patchserve_upload_bytes 0.0" in (await client.get("/metrics")).text
+
+
 @pytest.mark.parametrize(
     ("accept", "picture"),
     [
