@@ -17,6 +17,7 @@ from service.settings import UploadSettings
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 _MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
+_LINES_OF_CONTENT = 16  # that begin as a boundary does; the same section forbids them all
 
 
 class Account(Protocol):
@@ -152,6 +153,9 @@ class _Form:
 
     def __init__(self, boundary: bytes, settings: UploadSettings) -> None:
         self._settings = settings
+        # The parser looks for these lines, and walks on byte by byte behind each that turns out to be none.
+        self._line = b"\r\n--" + boundary
+        self._lines_left = settings.max_files + settings.max_fields + _LINES_OF_CONTENT
         self._parser = MultipartParser(
             boundary,
             {
@@ -174,6 +178,9 @@ class _Form:
 
     def feed(self, chunk: bytes) -> None:
         """Parse the next bytes."""
+        self._lines_left -= chunk.count(self._line)
+        if self._lines_left < 0:
+            raise _bad_multipart(self._settings)
         try:
             self._parser.write(chunk)
         except FormParserError:  # its text quotes the body

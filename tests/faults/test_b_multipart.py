@@ -53,6 +53,8 @@ CASES: dict[str, tuple[bytes, bytes, str]] = {
     "B8 1,001 fields": (FORM, form(part(RED), *[part(b"x", b"note", b"")] * 1001), "bad_multipart"),
     "B8 100,000 empty parts": (FORM, b"--b\r\n\r\n\r\n" * 100_000, "bad_multipart"),
     "B8 100,000 boundaries": (FORM, b"--b\r\n" * 100_000, "bad_multipart"),
+    "B8 1.5 million lines that begin as a boundary": (FORM, form(part(b"\r\n--bx" * 1_500_000)), "bad_multipart"),
+    "B8 5 million line ends": (FORM, form(part(b"\r\n" * 5_000_000)), "unsupported_media_type"),
     "B9 text field of 1.5 MB": (FORM, form(part(b"x" * 1_500_000, b"note", b""), part(RED)), "bad_multipart"),
     "B10 nine headers": (FORM, form(part(RED, more=b"X-A: b\r\n" * 9)), "bad_multipart"),
     "B10 a header of 5 kB": (FORM, form(part(RED, more=b"X-A: " + b"b" * 5000 + b"\r\n")), "bad_multipart"),

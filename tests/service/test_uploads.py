@@ -114,6 +114,8 @@ async def test_a_name_that_is_no_utf8_is_dropped() -> None:
         form(b"--b\r\nX-A: " + b"a" * 5000 + b'\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n'),
         form(b"--b\r\nX A: b\r\n\r\nx\r\n"),
         b"--b\r\n\r\n\r\n" * 100_000,
+        form(part(b"\r\n--bx" * 40)),
+        form(part(b"\r\n--b-x" * 40)),
     ],
 )
 async def test_a_malformed_form_is_bad_multipart(body: bytes) -> None:
