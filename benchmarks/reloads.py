@@ -2,6 +2,7 @@
 
     python -m benchmarks.reloads --reloads 50
     python -m benchmarks.reloads --reloads 50 --http-workers 2
+    python -m benchmarks.reloads --reloads 50 --replicas 2
 
 The bundled model in two versions takes its own place over and over while clients classify one photograph, each on a
 connection of its own. Every reply must be 200 and carry the digest of one of the two.
@@ -71,6 +72,7 @@ def command(
     reloads: Annotated[int, typer.Option(min=1)] = 50,
     clients: Annotated[int, typer.Option(min=1, max=100)] = 4,
     http_workers: Annotated[int, typer.Option(min=1, help="As of the service; memory is that of all processes.")] = 1,
+    replicas: Annotated[int, typer.Option(min=1, help="As of the service, in the place of HTTP processes.")] = 1,
 ) -> None:
     """Reload under load, and print what was lost."""
     with TemporaryDirectory() as name:
@@ -83,9 +85,8 @@ def command(
 
         put(0)
         key = hashlib.sha256(_KEY.encode()).hexdigest()
-        with serve(
-            path, ["--http-workers", str(http_workers), "--api-keys", f"boss:admin:{key}", "--allow-anonymous"]
-        ) as served:
+        division = ["--replicas", str(replicas)] if replicas > 1 else ["--http-workers", str(http_workers)]
+        with serve(path, [*division, "--api-keys", f"boss:admin:{key}", "--allow-anonymous"]) as served:
             over, outcomes, taken_s = threading.Event(), Counter[str](), []
             threads = [threading.Thread(target=_ask, args=(served, over, outcomes)) for _ in range(clients)]
             for thread in threads:
@@ -105,7 +106,7 @@ def command(
             at_rest_mb = served.own_mb()
     good = {key: count for key, count in outcomes.items() if key.startswith("sha256:")}
     print(
-        f"{http_workers} HTTP processes, {reloads} reloads, {clients} clients: "
+        f"{' '.join(division)}: {reloads} reloads, {clients} clients: "
         f"{sum(good.values())} answered, by {len(good)} digests"
     )
     print(f"failed: {sum(outcomes.values()) - sum(good.values())} {dict(outcomes.items() - good.items())}")
