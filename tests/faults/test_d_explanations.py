@@ -2,6 +2,7 @@
 """What clients can send to /explain and /embed: where these do something that /classify does not."""
 
 import json
+import socket
 import time
 from collections.abc import Callable
 
@@ -111,6 +112,18 @@ def test_gone_while_sending(live: Live, path: bytes) -> None:
     with live.connect() as conversation:
         conversation.send(asks(path, RED, PICTURE)[:-10])
     live.expect_unanswered(client_closed=1)
+
+
+def test_e5_a_picture_that_is_not_read(live: Live) -> None:
+    """It counts as memory until the service closes: uploads and pictures have one bound."""
+    noise = Image.effect_noise((1024, 1024), 100).convert("RGB")
+    with live.service.connect() as conversation:
+        conversation.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        conversation.send(asks(EXPLAIN, encode(noise, "JPEG"), PICTURE))
+        assert conversation.socket.recv(12) == b"HTTP/1.1 200"
+        assert live.count("upload_bytes") > 0
+        live.wait_for("upload_bytes", 0)
+    live.expect_unanswered(ok=1)
 
 
 @pytest.mark.faults_slow
