@@ -1,16 +1,18 @@
 """HTTP/1.1 on one connection: uvicorn's httptools protocol with limits that it does not have.
 
 Added: a bound on connections and on requests that wait in one, a deadline for the headers, bounds on their number and
-size and on the address, exactly one Host, trailers that never become headers, refusals as problem documents in the
-order of the requests, a pace for clients that are refused and come back at once, an end for those that do not read, and
-a gentle end for the others: a reply that is sent before its request body has arrived would be lost in a connection
-reset if the socket were closed at once, so what still arrives is read and dropped for a while.
+size and on the address, exactly one Host, trailers that never become headers, offers of other protocols that change
+nothing, refusals as problem documents in the order of the requests, a pace for clients that are refused and come back
+at once, an end for those that do not read, and a gentle end for the others: a reply that is sent before its request
+body has arrived would be lost in a connection reset if the socket were closed at once, so what still arrives is read
+and dropped for a while.
 """
 
 # ruff: noqa: D102 - the methods without a docstring are those of asyncio and uvicorn
 
 import asyncio
 import re
+import sys
 from typing import Any
 
 from uvicorn.config import Config
@@ -26,6 +28,7 @@ from service.problems import problem_response
 from service.security_headers import SECURITY_HEADERS
 from service.settings import Settings
 from service.tracking import PROBES, new_request_id, note_refusal
+from service.upgrades import has_offer, open_parser, without_offer
 
 _HOST = re.compile(rb"([A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")  # RFC 3986, 3.2.2 and 3.2.3
 _VERSIONS = {"1.0", "1.1"}  # the parser knows 0.9 and 2.0 as well
@@ -76,6 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread_timer: asyncio.TimerHandle | None = None
         self._pace = pace
         self._resting: asyncio.TimerHandle | None = None
+        self._offer_ends: int | None = None  # where in the data the header ends of a request that offers an upgrade
         self._violation: RequestError | None = None
         self._refused = False  # nothing more is parsed
         self._dropping = False  # waiting for the rest of a body whose reply has been sent
@@ -105,10 +109,24 @@ class BoundedProtocol(HttpToolsProtocol):
             self._header_bytes += len(data)
             self._await_headers()
         super().data_received(data)
+        while self._offer_ends is not None:
+            data = self._without_offer(data, self._offer_ends)
+            super().data_received(data)
         # A single huge header is seen by the parser's callbacks only when it is complete.
         if self._reading_headers and self._header_bytes > self._allowed_bytes and not self._refused:
             self._violation = HeadersTooLarge()
             self.send_400_response("")
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Where uvicorn catches the parser's exception, which says where the header ends."""
+        offer = sys.exception()
+        self._offer_ends = None if offer is None else int(offer.args[0])
+
+    def _without_offer(self, data: bytes, header_ends: int) -> bytes:
+        """The request that has just been read, and what came behind its header, for another parser."""
+        head = without_offer(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+        self.parser, self._offer_ends = open_parser(self), None
+        return head + data[header_ends:]
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -154,6 +172,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._violate(HeadersTooLarge())
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            if not has_offer(self.headers):  # it is CONNECT
+                self._violate(BadRequest())
+            return
         version = self.parser.get_http_version()
         hosts = [value for name, value in self.headers if name == b"host"]
         missing = not hosts and version == "1.1"
@@ -186,6 +208,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self.cycle.more_body = False  # uvicorn leaves it when the reply went first
         self._reading_headers = True

@@ -244,13 +244,14 @@ _FOREIGN = {
 _FOREIGN_BOMBS = {
     "FITS of gzipped tiles": b"".join(
         line.ljust(80)
-        for line in (b"SIMPLE  =                    T", b"ZIMAGE  =                    T", b"ZCMPTYPE= 'GZIP_1'", b"END")
+        for line in (b"SIMPLE  = T", b"ZIMAGE  = T", b"ZCMPTYPE= 'GZIP_1'", b"END")
     )
     + gzip.compress(bytes(5_000_000)),
     "PSD with a layer of negative size": b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 9, 8, 3) + bytes(8)
     # A layer from (9, 9) to (-9, -9).
     + struct.pack(">IIh4i", 100, 96, 1, 9, 9, -9, -9) + bytes(96),
-    "J2K of 2^60 tiles": b"\xff\x4f\xff\x51" + struct.pack(">HH8IH", 41, 0, 2**30, 2**30, 0, 0, 1, 1, 0, 0, 1) + b"\7\1\1",
+    "J2K of 2^60 tiles": b"\xff\x4f\xff\x51"
+    + struct.pack(">HH8IH", 41, 0, 2**30, 2**30, 0, 0, 1, 1, 0, 0, 1) + b"\7\1\1",
 }  # fmt: skip
 
 CASES: tuple[Case, ...] = (

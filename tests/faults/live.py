@@ -36,13 +36,16 @@ _FORBIDDEN = (MARKER, b"passwd", b"Traceback", b'File "', b"site-packages", b"/s
 
 _OWN = {file.content for file in read_page_files().values()}  # the pages have scripts and paths in them
 
-_MODEL, _VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
 ROUTES = {
-    "/", "/classify", "/docs", "/embed", "/explain", "/livez", "/metrics", "/models", "/models/{name}", "/models/reload",
-    "/models/{name}/reload", "/openapi.json", "/page/{name:path}", "/readyz", "/v2", "/v2/cudasharedmemory/{rest:path}",
-    "/v2/health/live", "/v2/health/ready", "/v2/repository/index", "/v2/repository/models/{name}/load",
-    "/v2/systemsharedmemory/{rest:path}", "unmatched",
-    *(model + each for model in (_MODEL, _VERSION) for each in ("", "/config", "/generate", "/infer", "/ready", "/stats")),
+    "/", "/classify", "/docs", "/embed", "/explain", "/livez", "/metrics", "/models", "/models/{name}",
+    "/models/{name}/reload", "/models/reload", "/openapi.json", "/page/{name:path}", "/readyz", "/v2",
+    "/v2/cudasharedmemory/{rest:path}", "/v2/health/live", "/v2/health/ready", "/v2/repository/index",
+    "/v2/repository/models/{name}/load", "/v2/systemsharedmemory/{rest:path}", "unmatched",
+    *(
+        f"/v2/models/{{name}}{version}{rest}"
+        for version in ("", "/versions/{version}")
+        for rest in ("", "/config", "/generate", "/infer", "/ready")
+    ),
 }  # fmt: skip
 CODES = {
     "bad_inference": 400,

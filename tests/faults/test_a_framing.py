@@ -301,6 +301,27 @@ def test_a15_pipelined(live: Live) -> None:
     ]
 
 
+OFFERS = {
+    "A17 HTTP/2": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+    "A17 a web socket": b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+    "A17 TLS": b"Connection: keep-alive, upgrade\r\nUpgrade: TLS/1.2\r\n",
+}
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+def test_after_an_offer_of_another_protocol(live: Live, offer: bytes) -> None:
+    """Java's client offers HTTP/2 with the first request of a connection, and goes on in HTTP/1.1 if nobody wants."""
+    request, last = RAW + LENGTH + offer + b"\r\n" + RED, GET + CLOSE + b"\r\n"
+    assert [reply.code for reply in live.say(request * 3 + last, wait_s=3)] == ["ok"] * 4
+    with live.connect() as conversation:
+        for _ in range(2):
+            conversation.send(GET + offer + b"\r\n")
+            conversation.reply()
+        conversation.send(GET + offer + b"X-A\r\n\r\n")
+        conversation.reply()
+    assert [reply.code for reply in live.replies()][4:] == ["ok", "ok", "bad_request"]
+
+
 @pytest.mark.parametrize(
     "request_bytes", [GET + b"\r\n", RAW + LENGTH + b"\r\n" + RED], ids=["A15 ten thousand", "A15 two thousand POSTs"]
 )

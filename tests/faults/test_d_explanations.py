@@ -96,7 +96,7 @@ def test_large_picture(live: Live, build: Callable[[], bytes]) -> None:
 
 
 @pytest.mark.faults_slow
-def test_d37_sixteen_large_pictures_in_numbers(live: Live) -> None:
+def test_b7_sixteen_images_in_numbers(live: Live) -> None:
     """The whole reply of sixteen images, of which each has the attention of all its patches."""
     reply = live.post(form(*[part(encode(picture(300, 300), "PNG"))] * 16), FORM, path=EXPLAIN)
     assert [len(each["attention"]) for each in json.loads(reply.body)["results"]] == [10] * 16

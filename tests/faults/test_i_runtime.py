@@ -1,6 +1,5 @@
 """Rows of class I that can be seen from outside."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ def test_i14_no_connection_but_those_of_clients(live: Live) -> None:
 
 def sockets_of(pid: int) -> dict[str, int]:
     """The local port of each socket of TCP or UDP that a process has, by inode."""
-    links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir() if each.is_symlink()]
+    links = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir() if each.is_symlink()]
     own = {each[len("socket:[") : -1] for each in links if each.startswith("socket:[")}
     rows = [
         line.split()
