@@ -29,7 +29,7 @@ FORBIDDEN = {"ImageCms", "onnx.hub", "onnx.load(", "onnx.save(", "register_custo
 
 def lines(heading: str) -> list[list[str]]:
     """The cells of the table under a heading, without its head."""
-    part = PAGE[PAGE.index(f"## {heading}\n") :]
+    part = PAGE[PAGE.index(f"{heading}\n") :]
     table = re.search(r"(?:^\|.*\n)+", part, re.MULTILINE)
     assert table
     return [[cell.strip() for cell in line.strip("| \n").split(" | ")] for line in table[0].splitlines()[2:]]
@@ -44,13 +44,13 @@ def rows_of(cell: str) -> set[str]:
 
 
 def test_every_row_has_a_test_or_a_reason() -> None:
-    tested = {row for cells in lines("Rows") for row in rows_of(cells[0])}
-    reasons = {row for cells in lines("# Not tests") for row in rows_of(cells[0])}
+    tested = {row for cells in lines("## Rows") for row in rows_of(cells[0])}
+    reasons = {row for cells in lines("### Not tests") for row in rows_of(cells[0])}
     assert ROWS - tested - reasons == set()
-    assert all(len(cells[1]) > 20 for cells in lines("# Not tests"))
+    assert all(len(cells[1]) > 20 for cells in lines("### Not tests"))
 
 
-@pytest.mark.parametrize("cells", lines("Rows"), ids=lambda cells: cells[0])
+@pytest.mark.parametrize("cells", lines("## Rows"), ids=lambda cells: cells[0])
 def test_what_is_named_is_there(cells: list[str]) -> None:
     named = re.findall(r"`([\w/]*test_\w+\.py)(?:::(\w+))?`", cells[-1])
     others = re.findall(r"`(?:python -m ([\w.]+)|make ([\w-]+))`", cells[-1])
@@ -66,7 +66,7 @@ def test_what_is_named_is_there(cells: list[str]) -> None:
 def test_cases_of_the_catalogue_are_of_rows_that_the_page_has() -> None:
     """Of each file: a row that is new in a test is new in its line of the page."""
     for path in (ROOT / "tests" / "faults").glob("test_*.py"):
-        said = {row for cells in lines("Rows") if f"`{path.name}" in cells[-1] for row in rows_of(cells[0])}
+        said = {row for cells in lines("## Rows") if f"`{path.name}" in cells[-1] for row in rows_of(cells[0])}
         assert said, path
         assert cases_of(path) <= said, path.name
 
