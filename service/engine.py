@@ -30,6 +30,7 @@ from service.cores import usable_cores
 from service.devices import CudaDevice, Device, cuda_runtime
 from service.errors import DeviceLostError, EngineError, OutOfMemoryError, StartError
 from service.extras import ATTENTION, Answers, Extras, answers_of, output_names
+from service.onnx_elsewhere import keeps_weights_elsewhere
 from service.onnx_pruning import without_output
 from service.providers import PROVIDERS, check_support, import_runtime, provider_list, session_options
 from service.settings import EngineSettings
@@ -263,7 +264,8 @@ def _read(path: Path, settings: EngineSettings) -> bytes:
 
 
 def _open_session(runtime: Any, content: bytes, path: Path, settings: EngineSettings) -> Any:
-    """From bytes, not from the path: then ONNX Runtime refuses external data, and the digest is of what is loaded."""
+    """From bytes, not from the path: so the digest is of what is loaded."""
+    _check_single(content, path)
     check_support(runtime, settings, content, path)
     if settings.provider != "cpu":
         runtime.preload_dlls()  # CUDA and cuDNN from their wheels lie where the dynamic linker does not look
@@ -280,6 +282,16 @@ def _open_session(runtime: Any, content: bytes, path: Path, settings: EngineSett
             f"the model {path} (SHA-256 {digest}) is no single-file ONNX model that this onnxruntime can load: "
             f"{_first_line(error)}"
         ) from error
+
+
+def _check_single(content: bytes, path: Path) -> None:
+    try:
+        reason = "it keeps weights in other files" if keeps_weights_elsewhere(content) else ""
+    except ValueError as error:
+        reason = f"it cannot be read ({error})"
+    if reason:
+        digest = hashlib.sha256(content).hexdigest()
+        raise StartError(f"the model {path} (SHA-256 {digest}) is no single-file ONNX model: {reason}")
 
 
 def _open_gpu(runtime: Any, settings: EngineSettings) -> Device:
