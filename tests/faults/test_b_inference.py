@@ -117,6 +117,7 @@ BODIES: dict[str, tuple[Sent, str]] = {
     "B3 9 MB of escapes": (b'{"own": "' + b"\\u0041" * 1_500_000 + b'", ' + GOOD[1:], "ok"),
     "B3 400,000 members": (b"{" + b"".join(b'"%d":0,' % each for each in range(400_000)) + GOOD[1:], "400"),
     "B3 9,000 members": (b"{" + b"".join(b'"%d":0,' % each for each in range(9_000)) + GOOD[1:], "ok"),
+    "B3 9.5 MB of lists in lists": (b'{"own": [' + (b"[" * 9 + b"]" * 9 + b",") * 490_000 + b"0], " + GOOD[1:], "400"),
     "B3 4 million values": (b'{"own": [' + b"0," * 4_000_000 + b"0], " + GOOD[1:], "400"),
     "B3 a prototype": (b'{"__proto__": {"inputs": 1}, "constructor": [], ' + GOOD[1:], "ok"),
     "B6 an empty image": (json.dumps(json_images(b"")).encode(), "422"),

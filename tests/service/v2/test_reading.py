@@ -13,7 +13,7 @@ from tiny_artifact import MANIFEST
 from service.errors import BadInference
 from service.v2 import tensors
 from service.v2.body import json_length, read_request
-from service.v2.documents import MOST_MEMBERS, MOST_VALUES, read_document
+from service.v2.documents import MOST_LISTS, MOST_MEMBERS, MOST_VALUES, read_document
 from service.v2.inputs import read_inputs
 
 SPEC = MANIFEST.preprocessing
@@ -125,10 +125,11 @@ def test_json_of_too_many_values_is_refused_before_it_is_read() -> None:
     assert "cannot be read" in caught.value.detail
 
 
-def test_json_of_too_many_members_is_refused_before_it_is_read() -> None:
-    with pytest.raises(BadInference, match="bad_inference") as caught:
-        read_document(b":" * (MOST_MEMBERS + 1))
-    assert str(MOST_MEMBERS) in caught.value.detail
+def test_json_of_too_many_lists_or_members_is_refused_before_it_is_read() -> None:
+    for text in (b":" * (MOST_MEMBERS + 1), b"[" * (MOST_LISTS + 1), b"{" * (MOST_LISTS + 1)):
+        with pytest.raises(BadInference, match="bad_inference") as caught:
+            read_document(text)
+        assert str(MOST_MEMBERS) in caught.value.detail
     good = json.dumps(json_images(b"a") | {"own": {str(each): 0 for each in range(MOST_MEMBERS - 10)}})
     assert read_document(good.encode()).inputs[0].name == "image"
 
