@@ -11,7 +11,7 @@ import pytest
 from hostile_images import CASES, Case, encode, jpeg_with_scans, lying_jpeg, picture
 from PIL import Image
 
-from .live import HOST, PATCHES, RED, Live
+from .live import HOST, RED, Live
 from .test_b_multipart import FORM, form, part
 from .test_d_images import MORE, large_png
 
@@ -129,32 +129,6 @@ def test_e5_pictures_that_are_not_read(live: Live) -> None:
         live.wait_for("upload_bytes", 0)
     live.settle()
     live.expect_unanswered(**(live.state().outcomes - live.before.outcomes - Counter(["ok"])))
-
-
-@pytest.mark.faults_slow
-def test_e8_gone_while_it_is_painted(live: Live) -> None:
-    """The engine has answered; the picture goes on in its thread and nobody waits for it."""
-    batches = live.count("batches_total", outcome="ok")
-    with live.connect() as conversation:
-        conversation.send(asks(EXPLAIN, large_png(8, 6), PICTURE))
-        until = time.monotonic() + 30
-        while live.count("batches_total", outcome="ok") == batches:
-            assert time.monotonic() < until
-    live.expect_unanswered(client_closed=1)
-
-
-@pytest.mark.faults_slow
-def test_e8_gone_while_it_is_in_the_engine(slow: Live, run_takes: Callable[[float], None]) -> None:
-    wasted = slow.count("scheduled_images_total", fate="wasted")
-    run_takes(2.5)
-    with slow.connect() as leaver:
-        leaver.send(asks(EXPLAIN + b"?timeout_ms=20000", RED, PICTURE))
-        slow.wait_for("queue_patches", PATCHES)
-        time.sleep(1.5)  # in the engine by now, even on a busy machine
-    slow.expect_unanswered(client_closed=1)
-    slow.wait_for("queue_patches", 0)
-    slow.settle()
-    assert slow.count("scheduled_images_total", fate="wasted") - wasted == 1
 
 
 @pytest.mark.faults_slow
