@@ -60,8 +60,11 @@ class ClusterSettings(Settings):
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(self.drain_delay_s),
         }
 
-    def for_replica(self) -> "ClusterSettings":
-        """As one replica has them. Ray counts cores and binds nobody to them: threads would be started for all."""
+    def for_replica(self) -> Settings:
+        """As one replica has them. Ray counts cores and binds nobody to them: threads would be started for all.
+
+        Those of the cluster are left behind, for what a replica starts takes those of the service alone.
+        """
         cores = self.replica_cpus
         threads = {
             "engine_lanes": self.lanes(cores),
@@ -70,7 +73,8 @@ class ClusterSettings(Settings):
         }
         # The replica has another working directory.
         paths = {name: path.absolute() for name, path in self if isinstance(path, Path)}
-        return self.model_copy(update=threads | paths)
+        service = {name: value for name, value in self if name in Settings.model_fields}
+        return Settings.model_construct(**service | threads | paths)
 
 
 def read_cluster_settings(arguments: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> ClusterSettings:

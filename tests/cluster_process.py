@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -109,7 +110,7 @@ class Load:
 
     Attributes:
         outcomes: how many requests had each status, or `cut` when the connection ended without a reply.
-        lost: by client, how many of its requests were not answered with 200.
+        lost: when each request was sent that was not answered with 200, by the monotonic clock.
     """
 
     def __init__(self, cluster: Cluster, clients: int, pause_s: float = 0.0) -> None:
@@ -117,8 +118,8 @@ class Load:
         self._pause_s = pause_s
         self._over = threading.Event()
         self.outcomes: Counter[str] = Counter()
-        self.lost: Counter[int] = Counter()
-        self._threads = [threading.Thread(target=self._run, args=(each,)) for each in range(clients)]
+        self.lost: list[float] = []
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
 
     def __enter__(self) -> "Load":
         for each in self._threads:
@@ -130,14 +131,25 @@ class Load:
         for each in self._threads:
             each.join()
 
-    def _run(self, client: int) -> None:
+    def _run(self) -> None:
         while not self._over.wait(self._pause_s):
+            sent = time.monotonic()
             try:
                 outcome = str(self._cluster.classify()[0])
             except (OSError, http.client.HTTPException, ValueError):
                 outcome = "cut"
             self.outcomes[outcome] += 1
-            self.lost[client] += outcome != "200"
+            if outcome != "200":
+                self.lost.append(sent)
+
+
+def kill(process: int) -> float:
+    """End a process without a warning; when it and its sockets were gone, by the monotonic clock."""
+    ended = os.pidfd_open(process)
+    os.kill(process, signal.SIGKILL)
+    select.select([ended], [], [])
+    os.close(ended)
+    return time.monotonic()
 
 
 def wait_until(happened: Callable[[], bool], limit_s: float = 180.0) -> None:

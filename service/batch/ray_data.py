@@ -102,8 +102,10 @@ class _Actor:
 
 
 def _join(ray: Any) -> None:
+    # Nobody else needs to reach a Ray of this machine's own, so it listens where nobody else can.
+    own = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "_node_ip_address": "127.0.0.1"}
     try:
-        ray.init(log_to_driver=False, logging_level="warning", include_dashboard=False)
+        ray.init(log_to_driver=False, logging_level="warning", include_dashboard=False, **own)
     except Exception as error:  # noqa: BLE001 - it raises this very class if Ray does not start in time
         raise BatchError(
             f"Ray does not start or answer ({_last_line(error)}): see RAY_ADDRESS, or leave --ray out; the same "

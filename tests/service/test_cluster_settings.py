@@ -6,6 +6,7 @@ import pytest
 
 from service.cluster_settings import ClusterSettings, read_cluster_settings
 from service.errors import StartError
+from service.settings import Settings
 
 
 def test_flags_of_the_service_and_of_the_cluster() -> None:
@@ -52,6 +53,11 @@ def test_paths_hold_in_another_working_directory(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     settings = ClusterSettings(model=Path("some.onnx"), api_keys_file=Path("keys")).for_replica()
     assert (settings.model, settings.api_keys_file) == (tmp_path / "some.onnx", tmp_path / "keys")
+
+
+def test_a_process_that_a_replica_starts_takes_its_settings() -> None:
+    settings = ClusterSettings(replica_cpus=2, model=Path("/some.onnx"), max_replicas=3).for_replica()
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
 
 
 def test_the_service_serves_without_ray() -> None:

@@ -231,6 +231,21 @@ def test_a_cluster_that_is_too_small_is_one_line(
     assert "the cluster has 2 cores and 0 GPUs, too few for 3 engines of 1 and 0: see --ray-actors" in err
 
 
+@pytest.mark.parametrize("address", ["", "ray-head:6379"])
+def test_only_a_ray_of_its_own_is_kept_to_this_machine(
+    address: str, batch: Run, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, object] = {}
+    empty = SimpleNamespace(
+        init=lambda **settings: told.update(settings), cluster_resources=dict[str, float], shutdown=lambda: None
+    )
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setitem(sys.modules, "ray", empty)
+    monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
+    batch(write_folder(tmp_path / "photos", pictures(1)), "-o", output, "--ray")
+    assert told.get("_node_ip_address") == (None if address else "127.0.0.1")
+
+
 def test_serving_loads_neither_pyarrow_nor_ray() -> None:
     code = "import sys, service.cli, service.server; sys.exit(bool({'pyarrow', 'ray'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
