@@ -95,14 +95,16 @@ def _wait_for_signal() -> None:
 
 
 def _connect(settings: ClusterSettings) -> None:
-    if settings.address is None:
-        # One machine is all there is, so its parts need not find each other by an address that others reach.
-        ray.init(address="local", include_dashboard=False, _node_ip_address=_LOOPBACK)
-        return
     try:
-        ray.init(address=settings.address)
-    except (ConnectionError, ValueError) as error:
-        raise StartError(f"no Ray cluster at --address {settings.address}: {error}") from None
+        if settings.address is None:
+            # One machine is all there is, so its parts need not find each other by an address that others reach.
+            ray.init(address="local", include_dashboard=False, _node_ip_address=_LOOPBACK)
+        else:
+            ray.init(address=settings.address)
+    except Exception as error:  # noqa: BLE001 - it raises this very class if Ray does not start in time
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        where = f"no Ray cluster at --address {settings.address}" if settings.address else "Ray does not start"
+        raise StartError(f"{where}: {reason}") from None
 
 
 def _deploy(settings: ClusterSettings) -> None:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -70,8 +70,11 @@ def cluster(*settings: str, **variables: str) -> Iterator[Cluster]:
     command = [*_COMMAND, f"--port={port}", "--log-level=error", "--default-timeout-ms=20000", *settings]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PATCHSERVE_")} | variables
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    listening = threading.Event()
+    reader = threading.Thread(target=_read, args=(process.stdout, listening), daemon=True)
+    reader.start()
     try:
-        _wait_for_line(process, "patchserve listens on")
+        _wait_for_start(process, listening)
         yield Cluster(process, port)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -79,6 +82,7 @@ def cluster(*settings: str, **variables: str) -> Iterator[Cluster]:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
+        reader.join(_STOP_S)
 
 
 def _free_port() -> int:
@@ -87,20 +91,18 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _wait_for_line(process: "subprocess.Popen[str]", start: str) -> None:
-    """Ray writes to the same stream: read on for ever, or it would stop when the pipe is full."""
-    found = threading.Event()
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
+def _read(lines: TextIO, listening: threading.Event) -> None:
+    """Ray writes to the same stream: read on to its end, or it would stop when the pipe is full."""
+    with lines:
+        for line in lines:
             sys.stdout.write(line)
-            if line.startswith(start):
-                found.set()
+            if line.startswith("patchserve listens on"):
+                listening.set()
 
-    threading.Thread(target=read, daemon=True).start()
+
+def _wait_for_start(process: "subprocess.Popen[str]", listening: threading.Event) -> None:
     until = time.monotonic() + _START_S
-    while not found.wait(0.2):
+    while not listening.wait(0.2):
         assert process.poll() is None, "the cluster did not start"
         assert time.monotonic() < until, "the cluster did not start in time"
 
