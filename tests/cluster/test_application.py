@@ -43,6 +43,22 @@ def test_a_wrong_setting_is_named() -> None:
         deployment_of(max_replica="4")
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"), [([], "Ray does not start"), (["--address=a:1"], "no Ray cluster at --address a:1")]
+)
+def test_a_ray_that_does_not_answer_is_one_line(flags: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from service import cluster
+    from service.cluster_settings import read_cluster_settings
+    from service.errors import StartError
+
+    def fail(**_: object) -> None:
+        raise Exception("The node timed out.\nLook into /tmp/ray.")  # noqa: TRY002 - as Ray does
+
+    monkeypatch.setattr(cluster.ray, "init", fail)
+    with pytest.raises(StartError, match=f"^{said}: The node timed out.$"):
+        cluster.serve_cluster(read_cluster_settings(flags))
+
+
 def test_the_manifest_is_what_ray_serve_takes() -> None:
     from ray.serve.schema import ServeDeploySchema
 
