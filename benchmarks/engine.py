@@ -64,7 +64,7 @@ def artifacts(variant: str, folder: Path) -> dict[str, Path]:
     from export.artifact import make_manifest  # noqa: PLC0415 - seconds, and not needed once the files are there
     from export.graph import build_graph  # noqa: PLC0415
     from export.quantize import layers, observe, quantize  # noqa: PLC0415
-    from export.sources.random_weights import random_source  # noqa: PLC0415
+    from export.random_weights import random_source  # noqa: PLC0415
 
     stem = variant.replace("/", "-")
     exact, rounded = folder / f"{stem}.onnx", folder / f"{stem}-int8.onnx"

@@ -19,10 +19,10 @@ from export import verify
 from export.calibration import QualityLimits, compare_quality, feeds, image_files, predictions, spread
 from export.graph import ExportError, Opset, build_graph
 from export.quantize import layers, observe, quantize
-from export.sources.source import Source
 from export.verify import Difference
 from model.golden import golden_of, golden_patches
 from model.manifest import METADATA_KEY, Golden, Manifest, Precision
+from model.sources.source import Source
 from model.vit import VisionTransformer
 
 _LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")

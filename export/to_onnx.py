@@ -23,13 +23,13 @@ from export import verify
 from export.artifact import export, export_int8, make_manifest, step
 from export.calibration import QualityLimits
 from export.graph import ExportError, Opset
-from export.sources.labels import read_labels
-from export.sources.load import load, locate, without_head
-from export.sources.random_weights import random_source
-from export.sources.source import FORMS, Source, parse_source
+from export.random_weights import random_source
 from export.verify import Difference
 from model.checkpoints.loading import CheckpointError
 from model.manifest import ManifestError, Precision
+from model.sources.labels import read_labels
+from model.sources.load import load, locate, without_head
+from model.sources.source import FORMS, Source, parse_source
 
 
 def command(

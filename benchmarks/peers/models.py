@@ -61,7 +61,7 @@ def _without_attention(path: Path) -> Path:
 
 def _write_checkpoint(model: str, path: Path) -> None:
     """The same random weights: the seed is fixed."""
-    from export.sources.random_weights import random_source  # noqa: PLC0415 - PyTorch, needed once
+    from export.random_weights import random_source  # noqa: PLC0415 - PyTorch, needed once
     from model.checkpoints.native import save  # noqa: PLC0415
 
     source = random_source(model, None, "float32")

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from export import to_onnx, verify
-from export.sources.source import Source
 from export.verify import Difference
 from model.checkpoints import native
 from model.checkpoints.native import Description
 from model.manifest import Accuracy, Manifest
+from model.sources.source import Source
 from model.vit import VisionTransformer, decode_variant
 
 

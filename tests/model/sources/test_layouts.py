@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.sources.load import load, locate
-from export.sources.source import Source, parse_source
 from model.preprocess import patchify
+from model.sources.load import load, locate
+from model.sources.source import Source, parse_source
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from export.sources import converted, torchvision_file
-from export.sources.load import load, locate, without_head
-from export.sources.source import Reference, Source, parse_source
 from model.checkpoints import native
 from model.checkpoints.loading import CheckpointError
 from model.checkpoints.native import Description
+from model.sources import converted, torchvision_file
+from model.sources.load import load, locate, without_head
+from model.sources.source import Reference, Source, parse_source
 from model.vit import VisionTransformer, decode_variant
 
 calls: list[tuple[str, dict[str, Any]]] = []

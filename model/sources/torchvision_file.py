@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from export.sources.converted import Converted, convert
-from export.sources.labels import of_imagenet
-from export.sources.source import Bundle, Reference, model_name
 from model.checkpoints.loading import CheckpointError
 from model.checkpoints.pixels import IMAGENET, TORCHVISION, Pixels
+from model.sources.converted import Converted, convert
+from model.sources.labels import of_imagenet
+from model.sources.source import Bundle, Reference, model_name
 
 # Names of torchvision's files end in the first eight digits of their hash, and torch.hub checks them.
 _WEIGHTS = {

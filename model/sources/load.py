@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from export.sources import folder, jax_file, timm_layout, torchvision_file, transformers_layout
-from export.sources.converted import Converted
-from export.sources.folder import read_json
-from export.sources.labels import fitting
-from export.sources.source import Bundle, Reference, Source
 from model.checkpoints import native
 from model.checkpoints.files import read_weights, safetensors_metadata
 from model.checkpoints.loading import CheckpointError
 from model.checkpoints.native import Description
 from model.manifest import Provenance
+from model.sources import folder, jax_file, timm_layout, torchvision_file, transformers_layout
+from model.sources.converted import Converted
+from model.sources.folder import read_json
+from model.sources.labels import fitting
+from model.sources.source import Bundle, Reference, Source
 
 _Read = Callable[[Mapping[str, Tensor], dict[str, Any], Bundle], Converted]
 
@@ -33,7 +33,7 @@ def locate(reference: Reference) -> Bundle:
     if reference.kind == "torchvision":
         return torchvision_file.fetch(reference)
     try:
-        from export.sources import hub  # noqa: PLC0415 - files can be converted without the client
+        from model.sources import hub  # noqa: PLC0415 - files can be converted without the client
     except ImportError:
         raise CheckpointError("huggingface-hub is needed to download: pip install 'patchserve[train]'") from None
     return hub.fetch(reference)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from export.sources.labels import fitting, in_order, of_imagenet, read_labels
 from model.checkpoints.loading import CheckpointError
+from model.sources.labels import fitting, in_order, of_imagenet, read_labels
 
 
 @pytest.mark.parametrize(

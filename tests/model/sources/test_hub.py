@@ -10,9 +10,9 @@ import pytest
 from hub_server import COMMIT, Hub, running_hub
 from huggingface_hub import constants
 
-from export.sources.hub import fetch
-from export.sources.source import Reference, parse_source
 from model.checkpoints.loading import CheckpointError
+from model.sources.hub import fetch
+from model.sources.source import Reference, parse_source
 
 TIMM = {
     "config.json": json.dumps({"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {}}).encode(),

@@ -3,10 +3,10 @@
 import torch
 
 from export.graph import ExportError, check_size
-from export.sources.labels import generic
-from export.sources.source import Source
 from model.checkpoints.native import Description
 from model.manifest import Precision, Provenance
+from model.sources.labels import generic
+from model.sources.source import Source
 from model.vit import VisionTransformer, decode_variant
 
 

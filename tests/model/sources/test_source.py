@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from export.sources.source import Reference, model_name, parse_source
 from model.checkpoints.loading import CheckpointError
+from model.sources.source import Reference, model_name, parse_source
 
 
 @pytest.mark.parametrize(

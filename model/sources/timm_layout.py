@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
-from export.sources.converted import Converted, convert
-from export.sources.labels import in_order, of_imagenet
-from export.sources.source import Bundle
 from model.checkpoints import pixels
 from model.checkpoints.loading import CheckpointError
+from model.sources.converted import Converted, convert
+from model.sources.labels import in_order, of_imagenet
+from model.sources.source import Bundle
 
 
 def read(weights: Mapping[str, Tensor], config: dict[str, Any], bundle: Bundle) -> Converted:

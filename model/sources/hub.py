@@ -20,9 +20,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from export.sources.folder import WEIGHT_FILES, bundle_of, is_timm, read_json, shards
-from export.sources.source import Bundle, Reference, model_name
 from model.checkpoints.loading import CheckpointError
+from model.sources.folder import WEIGHT_FILES, bundle_of, is_timm, read_json, shards
+from model.sources.source import Bundle, Reference, model_name
 
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from export.sources.source import FORMS, Bundle, model_name
 from model.checkpoints.files import SUFFIXES
 from model.checkpoints.loading import CheckpointError
+from model.sources.source import FORMS, Bundle, model_name
 
 # In the order of preference: safetensors cannot hold code.
 WEIGHT_FILES = (

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from export.sources.converted import Converted, convert
-from export.sources.folder import read_json
-from export.sources.labels import in_order
-from export.sources.source import Bundle
 from model.checkpoints.loading import CheckpointError
 from model.checkpoints.pixels import Pixels
 from model.checkpoints.processors import from_transformers
+from model.sources.converted import Converted, convert
+from model.sources.folder import read_json
+from model.sources.labels import in_order
+from model.sources.source import Bundle
 
 
 def read(weights: Mapping[str, Tensor], config: dict[str, Any], bundle: Bundle) -> Converted:

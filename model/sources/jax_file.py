@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from export.sources.converted import Converted, convert
-from export.sources.labels import of_imagenet
-from export.sources.source import Bundle
 from model.checkpoints.pixels import ORIGINAL_JAX
+from model.sources.converted import Converted, convert
+from model.sources.labels import of_imagenet
+from model.sources.source import Bundle
 
 
 def read(weights: Mapping[str, Tensor], config: dict[str, Any], bundle: Bundle) -> Converted:
