@@ -4,13 +4,15 @@ Axes: `M` images of the data set, `S` working side in pixels, `C` = 3 channels.
 """
 
 import gzip
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import ImageOps
 from torch import Tensor
 
 from model.headers import ImageError, ImageLimits, read_header
@@ -45,6 +47,35 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def subset(self, chosen: Tensor | slice) -> "LabelledImages":
+        """The images that a mask, indices or a slice choose; `skipped` is what the whole set skipped."""
+        return replace(self, images=self.images[chosen], targets=self.targets[chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One encoded image of a data set.
+
+    Attributes:
+        name: for messages.
+        target: index of its label.
+        content: the bytes, or the file that has them; None where the data set has a hole.
+    """
+
+    name: str
+    target: int
+    content: Path | bytes | None
+
+    def read(self) -> bytes:
+        """The bytes.
+
+        Raises:
+            OSError: if there are none.
+        """
+        if self.content is None:
+            raise FileNotFoundError("there is no image")
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
 
 def load_fashion_mnist(split: str, root: Path = FASHION_MNIST_PATH) -> LabelledImages:
@@ -108,21 +139,56 @@ def load_class_folders(root: Path, side: int, labels: tuple[str, ...] | None = N
         DataError: when there is no class folder, no readable image, or a folder that is not in `labels`.
     """
     names, files = class_files(root, labels)
+    return load_entries([Entry(str(path), target, path) for path, target in files], names, side)
+
+
+def load_entries(entries: Sequence[Entry], labels: tuple[str, ...], side: int, *, crop: bool = False) -> LabelledImages:
+    """Decode images to the working size; unreadable ones are listed in `skipped`, with the reason.
+
+    Args:
+        entries: where they are and what they show.
+        labels: classes in logit order.
+        side: S, pixels.
+        crop: keep the square in the centre, for models that are served so; default: the whole image, squashed.
+
+    Raises:
+        DataError: when none can be read.
+    """
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(lambda item: _read_image(item[0], side), files))
-    read = [(pixels, target) for pixels, (_, target) in zip(results, files, strict=True) if not isinstance(pixels, str)]
+        results = list(pool.map(lambda entry: _read_image(entry, side, crop=crop), entries))
+    read = [(pixels, each.target) for pixels, each in zip(results, entries, strict=True) if not isinstance(pixels, str)]
     skipped = tuple(reason for reason in results if isinstance(reason, str))
     if not read:
-        raise DataError(f"{root}: no readable image ({len(skipped)} could not be read): {'; '.join(skipped[:3])}")
+        reasons = (
+            f" ({len(skipped)} could not be read): {'; '.join(skipped[:3])}" if skipped else ": the data set is empty"
+        )
+        raise DataError(f"no readable image{reasons}")
     images = torch.from_numpy(np.stack([pixels for pixels, _ in read])).permute(0, 3, 1, 2)
-    return LabelledImages(images.contiguous(), torch.tensor([target for _, target in read]), names, skipped)
+    return LabelledImages(images.contiguous(), torch.tensor([target for _, target in read]), labels, skipped)
 
 
-def _read_image(path: Path, side: int) -> NDArray[np.uint8] | str:
-    """RGB `[S, S, 3]`, or why the file could not be read."""
+def _read_image(entry: Entry, side: int, *, crop: bool) -> NDArray[np.uint8] | str:
+    """RGB `[S, S, 3]`, or why the image could not be read."""
     try:
-        data = path.read_bytes()
+        data = entry.read()
         image = decode(data, read_header(data, ImageLimits()), at_least=(side, side), background=(0, 0, 0))
-        return np.asarray(image.resize((side, side)))
+        return np.asarray(ImageOps.fit(image, (side, side)) if crop else image.resize((side, side)))
     except (ImageError, OSError) as error:
-        return f"{path}: {error}"
+        return f"{entry.name}: {error}"
+
+
+def hold_out(data: LabelledImages, share: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
+    """Split off that share of each class, at least one image of a class that has two; the rest comes first.
+
+    Args:
+        data: the images.
+        share: 0..1; for 0 the second part is empty.
+        seed: which images they are.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    held = torch.zeros(len(data), dtype=torch.bool)
+    for target in range(len(data.labels)) if share > 0 else ():
+        members = (data.targets == target).nonzero()[:, 0]
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        held[members[torch.randperm(len(members), generator=generator)[: max(0, count)]]] = True
+    return data.subset(~held), data.subset(held)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from model.data import DataError, load_class_folders, load_fashion_mnist
+from model.data import DataError, LabelledImages, hold_out, load_class_folders, load_fashion_mnist
 
 
 def write_idx(root: Path, stem: str, images: np.ndarray, targets: np.ndarray) -> None:
@@ -58,3 +59,15 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(DataError, match="no readable image"):
         load_class_folders(tmp_path, 8)
+
+
+def test_a_share_of_each_class_is_held_out_and_the_rest_stays() -> None:
+    targets = torch.tensor([0] * 20 + [1] * 5 + [2])
+    data = LabelledImages(torch.arange(26).view(26, 1, 1, 1).to(torch.uint8), targets, ("a", "b", "c"))
+    rest, held = hold_out(data, 0.2, seed=0)
+    assert torch.bincount(held.targets).tolist() == [4, 1]  # the only image of a class is learnt from
+    assert sorted([*rest.images.flatten().tolist(), *held.images.flatten().tolist()]) == list(range(26))
+    again, other = hold_out(data, 0.2, seed=0)[1], hold_out(data, 0.2, seed=1)[1]
+    assert torch.equal(again.images, held.images)
+    assert not torch.equal(other.images, held.images)
+    assert len(hold_out(data, 0.0, seed=0)[1]) == 0
