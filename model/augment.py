@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.distortion import distort, erase
 from model.manifest import Preprocessing
 
 
@@ -28,6 +29,11 @@ class Augmentation:
     shift: float = 0.1  # most translation, in image sides
     flip: bool = True  # mirror left and right
     recolour: float = 0.0  # share of the images, for grey data: half inverted, half in two drawn colours
+    rand_augment: int = 0  # strength of two random operations of RandAugment, 0 to 30; 0: none
+    erase: float = 0.0  # share of the images with a rectangle of noise
+
+
+STILL = Augmentation(native_share=1.0, zoom=(1.0, 1.0), stretch=1.0, shift=0.0, flip=False)  # for evaluation
 
 
 def calm(augmentation: Augmentation) -> Augmentation:
@@ -44,6 +50,8 @@ def calm(augmentation: Augmentation) -> Augmentation:
         stretch=augmentation.stretch**0.25,
         shift=augmentation.shift / 4,
         recolour=augmentation.recolour / 4,
+        rand_augment=augmentation.rand_augment // 4,
+        erase=augmentation.erase / 4,
     )
 
 
@@ -82,8 +90,12 @@ def augment(
     pixels = _warp(pixels, height, width, augmentation, generator)  # [B, C, h, w]
     if augmentation.recolour > 0:
         pixels = _recolour(pixels, augmentation.recolour, generator)
-    pixels = pixels.expand(-1, 3, -1, -1)
-    return to_patches((pixels.clamp(0, 1) * 255).round().to(torch.uint8), patch_size)
+    coloured = (pixels.expand(-1, 3, -1, -1).clamp(0, 1) * 255).round().to(torch.uint8)
+    if augmentation.rand_augment > 0:
+        coloured = distort(coloured, augmentation.rand_augment, generator)
+    if augmentation.erase > 0:
+        coloured = erase(coloured, augmentation.erase, generator)
+    return to_patches(coloured, patch_size)
 
 
 def _warp(pixels: Tensor, height: int, width: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
