@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from service.batch.command import batch
-from service.commands import classification, inspection, listing, measurement
+from service.commands import classification, inspection, listing, measurement, tools
 from service.errors import StartError
 
 _app = typer.Typer(
@@ -85,6 +85,8 @@ def _serve(context: typer.Context) -> None:
         serve_with_processes(settings, http_processes)
 
 
+_app.command("train", help=tools.TRAINING_HELP, context_settings=_ANY_ARGUMENTS)(tools.train)
+_app.command("export", help=tools.EXPORT_HELP, context_settings=_ANY_ARGUMENTS)(tools.export)
 _app.command("classify", epilog=classification.EXAMPLE)(classification.classify)
 _app.command("bench", epilog=measurement.EXAMPLE)(measurement.bench)
 _app.command("models", epilog=listing.EXAMPLE)(listing.models)

@@ -29,17 +29,23 @@ NOT_RUN = {
     ),
     "needs a Chromium": ("make page-test", "make page-screenshots"),
     "downloads the repository": ("git clone URL-OF-THIS-REPOSITORY patchserve && cd patchserve",),
-    "downloads a checkpoint; tests/export/sources does it with a hub of its own": (
+    "downloads a checkpoint; tests/model/sources does it with a hub of its own": (
         "patchserve serve hf:ORG/NAME",
         "python -m export.to_onnx hf:ORG/NAME -o model.onnx",
         "python -m export.to_onnx hf:ORG/NAME --explain",
         "patchserve serve hf:ORG/NAME --export-options=--explain",
     ),
-    "trains for hours; tests/model/test_train.py does it in small": (
-        "python -m model.train --data photos/train --test photos/test --variant Ti/16 --output runs/photos",
+    "trains; tests/service/test_from_photos_to_answers.py and tests/model/training do it in small": (
+        "patchserve train photos/train --variant Ti/16 --output runs/photos",
+        "patchserve train photos/ --from hf:ORG/NAME --output runs/photos && patchserve export runs/photos -o "
+        "photos.onnx && patchserve serve photos.onnx",
+        "patchserve train photos/ --from hf:ORG/NAME --output runs/photos --processes 2",
+        "python -m model.evaluate runs/photos/model.safetensors --data photos/test --dataset 'photos test' "
+        "--max-patches 196,100,49 --write",
+        "python -m model.transfer hf:ORG/NAME photos/train photos/test --protocols few-shot,linear,full",
     ),
     "needs a trained checkpoint and labelled photographs; tests/export does it with small ones": (
-        "python -m export.to_onnx runs/photos/model.safetensors -o photos.onnx --report",
+        "patchserve export runs/photos -o photos.onnx --report",
         "python -m export.to_onnx model.safetensors --precision int8 --calibrate photos/ --accuracy-folder validation/",
     ),
     "needs Docker: make docker-test": (
