@@ -93,7 +93,7 @@ def command(
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile; needs a C++ compiler.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUTPUT/events.")] = False,
     save_steps: Annotated[int, typer.Option(min=0, help="Also save the state after so many steps.")] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first images, to try things out.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only so many images, drawn by the seed.")] = None,
 ) -> None:
     """Train a ViT from scratch, or fine-tune a checkpoint."""
     console = Console()

@@ -15,6 +15,7 @@ from model.data_sets import load_data
 from model.manifest import Preprocessing
 from model.sources.load import load, locate
 from model.sources.source import parse_source
+from model.training.seeds import generator_at
 from model.training.starting import at_resolution, evaluated_side, with_new_head
 from model.vit import VisionTransformer, decode_variant
 
@@ -60,7 +61,7 @@ def prepare(request: Request, augmentation: Augmentation, console: Console) -> M
     if request.max_patches is not None:
         spec = body.preprocessing = replace(spec, max_patches=request.max_patches)
     data, validation = _images(request, spec)
-    for reason in data.skipped + validation.skipped:
+    for reason in dict.fromkeys(data.skipped + validation.skipped):  # parts of one set name the same
         console.print(f"skipped {reason}", markup=False, soft_wrap=True)
     classes = len(data.labels)
     model = _from_scratch(body, classes) if request.source is None else with_new_head(body, classes)
@@ -95,7 +96,8 @@ def _images(request: Request, spec: Preprocessing) -> tuple[LabelledImages, Labe
     side, crop = round(spec.patch_size * math.sqrt(spec.max_patches)), spec.resize.startswith("crop")
     data = load_data(request.data, "train", side, crop=crop)
     if request.limit is not None:
-        data = data.subset(slice(request.limit))
+        order = torch.randperm(len(data), generator=generator_at(request.seed))  # folders come class by class
+        data = data.subset(order[: request.limit])
     if request.validation is None:
         return hold_out(data, request.hold_out, request.seed)
     return data, load_data(request.validation, "test", side, data.labels, crop=crop)
