@@ -166,7 +166,7 @@ def _require_tools(source: str) -> None:
     """Look for the export tools without importing them."""
     if missing := [name for name in _TOOLS if importlib.util.find_spec(name) is None]:
         raise StartError(
-            f"{source} is a checkpoint, and exporting it needs {', '.join(missing)}: pip install 'patchserve[train]', "
+            f"{source} is a checkpoint, and exporting it needs {', '.join(missing)}: pip install 'patchserve[export]', "
             "or export it elsewhere with python -m export.to_onnx and serve the .onnx file"
         )
 

@@ -35,7 +35,7 @@ def locate(reference: Reference) -> Bundle:
     try:
         from model.sources import hub  # noqa: PLC0415 - files can be converted without the client
     except ImportError:
-        raise CheckpointError("huggingface-hub is needed to download: pip install 'patchserve[train]'") from None
+        raise CheckpointError("huggingface-hub is needed to download: pip install 'patchserve[export]'") from None
     return hub.fetch(reference)
 
 

@@ -33,7 +33,7 @@ def export(context: typer.Context) -> None:
 
 def _become(verb: str, needed: Sequence[str], module: Sequence[str]) -> None:
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise StartError(f"patchserve {verb} needs {', '.join(missing)}: pip install 'patchserve[train]'")
+        raise StartError(f"patchserve {verb} needs {', '.join(missing)}: pip install 'patchserve[{verb}]'")
     os.execv(sys.executable, [sys.executable, "-m", *module])  # noqa: S606 - our own interpreter
 
 

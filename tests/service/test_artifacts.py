@@ -120,7 +120,7 @@ def test_the_second_start_needs_no_export_tools(
     first = serve()
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert serve() == first
-    with pytest.raises(StartError, match=r"exporting it needs torch, .*pip install 'patchserve\[train\]'"):
+    with pytest.raises(StartError, match=r"exporting it needs torch, .*pip install 'patchserve\[export\]'"):
         serve("hf:org/other")
 
 

@@ -63,4 +63,4 @@ def test_without_the_tools_it_says_what_to_install(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else object())
     status, _, error = command(verb, "x")
     assert (status, became) == (1, [])
-    assert error == f"patchserve: patchserve {verb} needs torch: pip install 'patchserve[train]'\n"
+    assert error == f"patchserve: patchserve {verb} needs torch: pip install 'patchserve[{verb}]'\n"
