@@ -1,8 +1,8 @@
 """The graph: a trained model to ONNX operators, with both axes dynamic.
 
-The model is not bent for export; `ServingGraph` is a copy of it with four changes: the normalisation of pixels is
-folded into the patch embedding, queries, keys and values come from a MatMul each, attention becomes the operator of the
-chosen opset, and outputs are float32.
+The model is not bent for export; `ServingGraph` is a copy of it with five changes: the normalisation of pixels is
+folded into the patch embedding, that of a stem's kernels into the kernels, queries, keys and values come from a MatMul
+each, attention becomes the operator of the chosen opset, and outputs are float32.
 
 Axes: `B` images, `N` patches, `T` tokens, `D` width, `H` heads, `K` classes.
 """
@@ -19,6 +19,7 @@ from model.attention import Attend, Attention, Inputs, matmul_attention
 from model.blocks import leading
 from model.manifest import METADATA_KEY, Manifest, Precision
 from model.rollout import Watcher, has_rollout, rollout
+from model.standardised import fold_kernels
 from model.vit import PatchEmbedding, VisionTransformer
 
 Opset = Literal[24, 18]
@@ -127,6 +128,7 @@ class ServingGraph(nn.Module):
         self._watcher = Watcher(_ATTENTION[opset]) if explain else None
         self.model.attend_with(self._watcher or _ATTENTION[opset])
         _split_inputs(self.model)
+        fold_kernels(self.model)
         if isinstance(model.embedding, PatchEmbedding):
             self.model.embedding = FoldedPatchEmbedding(model.embedding, dtype)  # type: ignore[assignment]
         self.to(dtype).eval().requires_grad_(False)

@@ -6,7 +6,7 @@ from export.graph import ExportError, check_size
 from model.checkpoints.native import Description
 from model.manifest import Precision, Provenance
 from model.sources.labels import generic
-from model.sources.source import Source
+from model.sources.source import Source, model_name
 from model.vit import VisionTransformer, decode_variant
 
 
@@ -24,7 +24,7 @@ def random_source(variant: str, image_size: int | None, precision: Precision, se
         check_size(VisionTransformer(config, spec), precision)
     torch.manual_seed(seed)
     model = VisionTransformer(config, spec).eval()
-    name = f"random-{variant.lower().replace('/', '-')}"
+    name = f"random-{model_name(variant)}"
     text = f"ViT-{variant} with random weights: answers mean nothing"
     description = Description(generic(config.classes), name, description=text)
     return Source(model, description, Provenance(f"random:{variant} (seed {seed})"))

@@ -16,6 +16,7 @@ Activation = Literal["gelu", "gelu-tanh", "quick-gelu", "silu"]
 AttentionKind = Literal["softmax", "differential"]
 FinalNorm = Literal["pooled", "tokens", "none"]
 Pooling = Literal["token", "average", "token+average", "attention"]
+Positions = Literal["1d", "2d", "relative", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,10 @@ class ViTConfig:
     stem: Stem = "patches"  # what embeds the patches: one linear layer, or convolutions before it (hybrid)
     stem_layers: str = ""  # residual units of each stage of a ResNet stem, such as "3-4-9" for R50 with stride 16
     stem_epsilon: float = 1e-5  # of the stem's group norms: 1e-5 in timm, 1e-6 in the original
+    stem_standardised: bool = False  # kernels are standardised in each forward pass: for training; converters fold it
+    # Of patches (appendix D.4): a table with an entry a patch; tables of rows and of columns, half the width each;
+    # offsets between patches inside attention; or none.
+    positions: Positions = "1d"
     class_token: bool = True  # False: SigLIP, AIMv2, models trained for average pooling
     registers: int = 0  # further learned tokens before the patches (DINOv2), the distillation token among them (DeiT)
     embedding_norm: bool = False  # of embedded patches, before positions are added (AIMv2)
@@ -71,6 +76,10 @@ class ViTConfig:
             raise ValueError("pooling 'token+average' needs the final norm before it, or none")
         if self.distilled and not (self.class_token and self.registers):
             raise ValueError("a distilled model needs a class token and a register")
+        if self.positions == "2d" and self.width % 2:
+            raise ValueError(f"2d positions are halves of rows and of columns: the width {self.width} must be even")
+        if self.positions == "relative" and self.attention != "softmax":
+            raise ValueError(f"relative positions need softmax attention, not {self.attention}")
 
     @property
     def prefix(self) -> int:
@@ -81,3 +90,12 @@ class ViTConfig:
     def mixed_grids(self) -> bool:
         """Whether images of different grids fit in one batch: not with a ResNet stem, which sees beyond a patch."""
         return self.stem in {"patches", "patchwise"}
+
+
+def stem_stride(layers: str) -> int:
+    """Pixels a value of the feature map of a ResNet stem: 4 behind the root, twice that for each stage after the first.
+
+    Args:
+        layers: residual units of each stage, as in `ViTConfig.stem_layers`.
+    """
+    return 4 << layers.count("-")

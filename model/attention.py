@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from model.architecture import ViTConfig
 from model.norms import RmsNorm, make_norm
+from model.positions import Places
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 Inputs = tuple[Tensor, Tensor, Tensor]
@@ -100,13 +101,18 @@ class Attention(nn.Module):
         """Values of one head's query."""
         return config.width // config.heads
 
-    def forward(self, tokens: Tensor, lengths: Tensor, first: int | None = None) -> Tensor:
-        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`, or `[B, first, D]`: what the first tokens alone gather."""
+    def forward(
+        self, tokens: Tensor, lengths: Tensor, first: int | None = None, places: Places | None = None
+    ) -> Tensor:
+        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`, or `[B, first, D]`: what the first tokens alone gather.
+
+        Attention with relative positions needs the places of patches; others leave them.
+        """
         query, key, value = self.qkv(tokens, first)
-        projected: Tensor = self.project(self.norm(self.mix(query, key, value, lengths)))
+        projected: Tensor = self.project(self.norm(self.mix(query, key, value, lengths, places)))
         return projected
 
-    def mix(self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Tensor:
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, _places: Places | None) -> Tensor:
         """`[B, S, D]`, `[B, T, D]` twice, valid tokens `[B]` to `[B, S, D]`."""
         return self.attend(*self._normalised(query, key), value, lengths, self.heads)
 
@@ -133,7 +139,7 @@ class DifferentialAttention(Attention):
         """Values of one head's query in one of the two maps."""
         return config.width // config.heads // 2
 
-    def mix(self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Tensor:
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, _places: Places | None) -> Tensor:
         """`[B, S, D]`, `[B, T, D]` twice, valid tokens `[B]` to `[B, S, D]`."""
         first, second = (
             self.attend(*self._normalised(half_query, half_key), value, lengths, self.heads)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from model.architecture import Activation, ViTConfig
 from model.attention import Attention, DifferentialAttention
 from model.norms import make_norm
+from model.positions import Grid, Places
+from model.relative import RelativeAttention
 
 
 class QuickGelu(nn.Module):
@@ -75,18 +77,18 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """Equations 2 and 3: pre-norm attention and MLP, each with a residual."""
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, config: ViTConfig, native_grid: Grid) -> None:
         super().__init__()
         self.norm1 = make_norm(config, config.width)
-        self.attention = DifferentialAttention(config) if config.attention == "differential" else Attention(config)
+        self.attention = make_attention(config, native_grid)
         self.scale1 = LayerScale(config.width) if config.layer_scale else nn.Identity()
         self.norm2 = make_norm(config, config.width)
         self.mlp = make_mlp(config, inner_norm=config.inner_norm)
         self.scale2 = LayerScale(config.width) if config.layer_scale else nn.Identity()
 
-    def attend(self, tokens: Tensor, lengths: Tensor, first: int | None = None) -> Tensor:
+    def attend(self, tokens: Tensor, lengths: Tensor, first: int | None = None, places: Places | None = None) -> Tensor:
         """The branch of attention, of all tokens or of the first ones."""
-        attended: Tensor = self.scale1(self.attention(self.norm1(tokens), lengths, first))
+        attended: Tensor = self.scale1(self.attention(self.norm1(tokens), lengths, first, places))
         return attended
 
     def transform(self, tokens: Tensor) -> Tensor:
@@ -94,18 +96,20 @@ class Block(nn.Module):
         transformed: Tensor = self.scale2(self.mlp(self.norm2(tokens)))
         return transformed
 
-    def forward(self, tokens: Tensor, lengths: Tensor, first: int | None = None) -> Tensor:
-        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`, or `[B, first, D]`."""
-        tokens = leading(tokens, first) + self.attend(tokens, lengths, first)
+    def forward(
+        self, tokens: Tensor, lengths: Tensor, first: int | None = None, places: Places | None = None
+    ) -> Tensor:
+        """`[B, T, D]`, valid tokens `[B]`, their places if needed, to `[B, T, D]`, or `[B, first, D]`."""
+        tokens = leading(tokens, first) + self.attend(tokens, lengths, first, places)
         return tokens + self.transform(tokens)
 
 
 class PostNormBlock(Block):
     """The norms come after the branches ("Swin Transformer V2", Liu et al. 2021, section 3.2)."""
 
-    def attend(self, tokens: Tensor, lengths: Tensor, first: int | None = None) -> Tensor:
+    def attend(self, tokens: Tensor, lengths: Tensor, first: int | None = None, places: Places | None = None) -> Tensor:
         """The branch of attention, of all tokens or of the first ones."""
-        attended: Tensor = self.scale1(self.norm1(self.attention(tokens, lengths, first)))
+        attended: Tensor = self.scale1(self.norm1(self.attention(tokens, lengths, first, places)))
         return attended
 
     def transform(self, tokens: Tensor) -> Tensor:
@@ -117,29 +121,41 @@ class PostNormBlock(Block):
 class ParallelBlock(Block):
     """Attention and MLP read the same tokens ("Scaling Vision Transformers to 22 Billion Parameters", 2023)."""
 
-    def forward(self, tokens: Tensor, lengths: Tensor, first: int | None = None) -> Tensor:
-        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`, or `[B, first, D]`."""
+    def forward(
+        self, tokens: Tensor, lengths: Tensor, first: int | None = None, places: Places | None = None
+    ) -> Tensor:
+        """`[B, T, D]`, valid tokens `[B]`, their places if needed, to `[B, T, D]`, or `[B, first, D]`."""
         own = leading(tokens, first)
-        return own + self.attend(tokens, lengths, first) + self.transform(own)
+        return own + self.attend(tokens, lengths, first, places) + self.transform(own)
 
 
 class BranchedBlock(nn.Module):
     """Several attentions side by side, then as many MLPs ("Three things everyone should know", Touvron et al. 2022)."""
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, config: ViTConfig, native_grid: Grid) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(Block(config) for _ in range(config.branches))
+        self.branches = nn.ModuleList(Block(config, native_grid) for _ in range(config.branches))
 
-    def forward(self, tokens: Tensor, lengths: Tensor, first: int | None = None) -> Tensor:
-        """`[B, T, D]`, valid tokens `[B]` to `[B, T, D]`, or `[B, first, D]`."""
+    def forward(
+        self, tokens: Tensor, lengths: Tensor, first: int | None = None, places: Places | None = None
+    ) -> Tensor:
+        """`[B, T, D]`, valid tokens `[B]`, their places if needed, to `[B, T, D]`, or `[B, first, D]`."""
         branches = [branch for branch in self.branches if isinstance(branch, Block)]
-        attended = torch.stack([branch.attend(tokens, lengths, first) for branch in branches]).sum(0)
+        attended = torch.stack([branch.attend(tokens, lengths, first, places) for branch in branches]).sum(0)
         tokens = leading(tokens, first) + attended
         return tokens + torch.stack([branch.transform(tokens) for branch in branches]).sum(0)
 
 
-def make_block(config: ViTConfig) -> nn.Module:
-    """One block of this architecture."""
+def make_attention(config: ViTConfig, native_grid: Grid) -> Attention:
+    """Self-attention of this architecture."""
+    if config.positions == "relative":
+        return RelativeAttention(config, native_grid)
+    return DifferentialAttention(config) if config.attention == "differential" else Attention(config)
+
+
+def make_block(config: ViTConfig, native_grid: Grid) -> nn.Module:
+    """One block of this architecture; relative positions are those of its native grid."""
     if config.branches > 1:
-        return BranchedBlock(config)
-    return {"sequential": Block, "post-norm": PostNormBlock, "parallel": ParallelBlock}[config.block](config)
+        return BranchedBlock(config, native_grid)
+    layouts = {"sequential": Block, "post-norm": PostNormBlock, "parallel": ParallelBlock}
+    return layouts[config.block](config, native_grid)

@@ -4,7 +4,7 @@ The interface is that of the plain patch embedding, uint8 patches and grids in. 
 stem puts the patches together again, and all images of a batch need one grid; `PatchwiseStem` stays inside a patch.
 A patch is as large as the stem's stride times the patch of its feature map, so the grid is that of the tokens.
 Normalisations whose numbers are fixed after training (batch norm, weight standardisation) are folded into the
-convolutions by the converters.
+convolutions by the converters; a stem that is trained here standardises its kernels each time, `stem_standardised`.
 
 Axes: `B` images, `N` patches, `P` patch side, `C` channels, `D` width, `F` features, `h`, `w` sides of a feature map.
 """
@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.architecture import ViTConfig
+from model.architecture import ViTConfig, stem_stride
 from model.manifest import Preprocessing
+from model.standardised import StandardisedConvolution
 
 
 class Convolution(nn.Module):
@@ -29,7 +30,8 @@ class Convolution(nn.Module):
         grouped = config.stem == "resnetv2"
         total = max(side - stride, 0)
         self.padding = (total // 2, total - total // 2) if grouped else (side // 2, side // 2)
-        self.convolve = nn.Conv2d(inputs, outputs, side, stride, bias=not grouped)
+        kind = StandardisedConvolution if config.stem_standardised else nn.Conv2d
+        self.convolve = kind(inputs, outputs, side, stride, bias=not grouped)
         self.norm = nn.GroupNorm(32, outputs, eps=config.stem_epsilon) if grouped else nn.Identity()
 
     def forward(self, image: Tensor) -> Tensor:
@@ -75,7 +77,7 @@ class ResNetStem(nn.Module):
                 [Convolution(config, 3, 32, 3, 2), Convolution(config, 32, 32, 3), Convolution(config, 32, 64, 3)]
             )
         self.stages = nn.ModuleList()
-        self.stride, self.features = 4 * 2 ** max(len(depths) - 1, 0), 64
+        self.stride, self.features = stem_stride(config.stem_layers), 64
         for index, depth in enumerate(depths):
             outputs = 256 * 2**index
             first = Unit(config, self.features, outputs, stride=2 if index else 1)

@@ -9,10 +9,15 @@ module serves PyTorch and export. At the native grid the weights are exactly 0 a
 Axes: `B` images, `N` patches (padded), `G` native grid side (rows `R`, columns `C`), `D` width.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
+from model.architecture import ViTConfig
 from model.manifest import PositionInterpolation
+
+Grid = tuple[int, int]
 
 
 def _cubic(distance: Tensor, a: float) -> Tensor:
@@ -84,14 +89,43 @@ def axis_weights(index: Tensor, size: Tensor, native: int, interpolation: Positi
     return _KERNELS[interpolation](index, size, native)
 
 
+class Places(NamedTuple):
+    """Where patches are, as shares of the native rows and columns: at the native grid one 1 and zeros."""
+
+    rows: Tensor  # [B, N, R]
+    columns: Tensor  # [B, N, C]
+
+
+def find_places(grid: Tensor, patches: int, native_grid: Grid, interpolation: PositionInterpolation) -> Places:
+    """The places of the patches of a padded batch.
+
+    Args:
+        grid: int64 `[B, 2]`, rows and columns of each image.
+        patches: N, the padded number of patches.
+        native_grid: R and C.
+        interpolation: which kernel.
+
+    Returns:
+        float32; padding gets finite values that nothing reads.
+    """
+    rows, columns = grid[:, :1], grid[:, 1:]  # [B, 1] each
+    place = torch.arange(patches, device=grid.device)
+    row = torch.minimum(place // columns, rows - 1).float()  # padding stays inside the grid: no 0/0 there
+    column = (place % columns).float()
+    return Places(
+        axis_weights(row, rows.float(), native_grid[0], interpolation),
+        axis_weights(column, columns.float(), native_grid[1], interpolation),
+    )
+
+
 class PositionEmbedding(nn.Module):
-    """A learned table `[R*C, D]`, resampled to each image's grid.
+    """A learned table `[R*C, D]`, resampled to each image's grid: what the paper calls 1-D.
 
     Costs `2*N*R*C*D` operations an image: by count 0.2 % of the forward pass of ViT-B/16 with its 14x14 table, 0.4 %
     of ViT-L/14 with a 37x37 table.
     """
 
-    def __init__(self, native_grid: tuple[int, int], width: int, interpolation: PositionInterpolation) -> None:
+    def __init__(self, native_grid: Grid, width: int, interpolation: PositionInterpolation) -> None:
         super().__init__()
         self.native_grid = native_grid
         self.interpolation = interpolation
@@ -108,11 +142,44 @@ class PositionEmbedding(nn.Module):
         Returns:
             `[B, N, D]` in the table's dtype; padding gets finite values that nothing reads.
         """
-        rows, columns = grid[:, :1], grid[:, 1:]  # [B, 1] each
-        place = torch.arange(patches, device=grid.device)
-        row = torch.minimum(place // columns, rows - 1).float()  # padding stays inside the grid: no 0/0 there
-        column = (place % columns).float()
-        row_weights = axis_weights(row, rows.float(), self.native_grid[0], self.interpolation)  # [B, N, R]
-        column_weights = axis_weights(column, columns.float(), self.native_grid[1], self.interpolation)  # [B, N, C]
-        weights = (row_weights.unsqueeze(-1) * column_weights.unsqueeze(-2)).flatten(2)  # [B, N, R*C]
+        places = find_places(grid, patches, self.native_grid, self.interpolation)
+        weights = (places.rows.unsqueeze(-1) * places.columns.unsqueeze(-2)).flatten(2)  # [B, N, R*C]
         return weights.to(self.table.dtype) @ self.table
+
+    def resampled(self, grid: Grid) -> dict[str, Tensor]:
+        """The weights for another native grid; images of that grid get the positions that they get now."""
+        return {"table": self(torch.tensor([grid], device=self.table.device), grid[0] * grid[1])[0]}
+
+
+class AxisPositionEmbedding(nn.Module):
+    """The paper's 2-D positions: one learned table of rows `[R, D/2]`, one of columns `[C, D/2]`, side by side."""
+
+    def __init__(self, native_grid: Grid, width: int, interpolation: PositionInterpolation) -> None:
+        super().__init__()
+        self.native_grid = native_grid
+        self.interpolation = interpolation
+        self.rows = nn.Parameter(torch.empty(native_grid[0], width // 2))
+        self.columns = nn.Parameter(torch.empty(native_grid[1], width // 2))
+        for table in (self.rows, self.columns):
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def forward(self, grid: Tensor, patches: int) -> Tensor:
+        """As `PositionEmbedding.forward`."""
+        places = find_places(grid, patches, self.native_grid, self.interpolation)
+        dtype = self.rows.dtype
+        return torch.cat([places.rows.to(dtype) @ self.rows, places.columns.to(dtype) @ self.columns], dim=-1)
+
+    def resampled(self, grid: Grid) -> dict[str, Tensor]:
+        """As `PositionEmbedding.resampled`."""
+        positions = self(torch.tensor([grid], device=self.rows.device), grid[0] * grid[1])[0]
+        half = self.rows.shape[1]
+        return {"rows": positions[:: grid[1], :half], "columns": positions[: grid[1], half:]}
+
+
+def make_positions(config: ViTConfig, native_grid: Grid) -> nn.Module | None:
+    """What is added to embedded patches; None where patches have no position, or have it in attention."""
+    if config.positions == "1d":
+        return PositionEmbedding(native_grid, config.width, config.position_interpolation)
+    if config.positions == "2d":
+        return AxisPositionEmbedding(native_grid, config.width, config.position_interpolation)
+    return None

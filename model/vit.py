@@ -7,9 +7,6 @@ Axes: `B` images, `N` patches (padded), `T` = 1 + N tokens, `D` width, `H` heads
 `K` classes.
 """
 
-import re
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -20,51 +17,9 @@ from model.hybrid import PatchwiseStem, ResNetEmbedding
 from model.manifest import Preprocessing
 from model.norms import make_norm
 from model.pooling import AttentionPooling, Pool
-from model.positions import PositionEmbedding
-
-# Table 1 of the paper, with Ti and S from DeiT (Touvron et al. 2021); then a family for images of 28 to 64 pixels.
-_VARIANTS: dict[str, tuple[ViTConfig, tuple[int, ...], int]] = {
-    # name: (architecture, patch sizes, image side in pixels)
-    "Ti": (ViTConfig(width=192, depth=12, heads=3, mlp_dim=768), (14, 16, 32), 224),
-    "S": (ViTConfig(width=384, depth=12, heads=6, mlp_dim=1536), (14, 16, 32), 224),
-    "B": (ViTConfig(width=768, depth=12, heads=12, mlp_dim=3072), (14, 16, 32), 224),
-    "L": (ViTConfig(width=1024, depth=24, heads=16, mlp_dim=4096), (14, 16, 32), 224),
-    "H": (ViTConfig(width=1280, depth=32, heads=16, mlp_dim=5120), (14, 16, 32), 224),
-    "Femto": (ViTConfig(width=64, depth=6, heads=2, mlp_dim=256), (4, 7, 8), 28),
-    "Pico": (ViTConfig(width=96, depth=6, heads=3, mlp_dim=384), (4, 7, 8), 28),
-    "Nano": (ViTConfig(width=128, depth=8, heads=4, mlp_dim=512), (4, 7, 8), 28),
-}
-
-
-def decode_variant(name: str, *, image_size: int | None = None, classes: int = 1000) -> tuple[ViTConfig, Preprocessing]:
-    """The architecture and the preprocessing that a name such as `B/16` stands for.
-
-    Args:
-        name: size and patch side, `Ti S B L H` with `/14 /16 /32`, `Femto Pico Nano` with `/4 /7 /8`.
-        image_size: side of the native image, pixels, 7 to 4096; default 224, or 28 for the small family.
-        classes: size of the head.
-
-    Raises:
-        ValueError: for an unknown name, or a side smaller than one patch.
-    """
-    matched = re.fullmatch(r"([A-Za-z]+)/(\d{1,3})", name)
-    size, patch = (matched[1], int(matched[2])) if matched else ("", 0)
-    if size not in _VARIANTS or patch not in _VARIANTS[size][1]:
-        known = ", ".join(f"{key}/{side}" for key, (_, sides, _) in _VARIANTS.items() for side in sides)
-        raise ValueError(f"{name!r} is not a known variant; choose one of {known}")
-    architecture, _, default_size = _VARIANTS[size]
-    side = default_size if image_size is None else image_size
-    if not patch <= side <= 4096:
-        raise ValueError(f"image_size must be from {patch} (one patch) to 4096 pixels, not {side}")
-    grid = (side // patch, side // patch)
-    preprocessing = Preprocessing(
-        patch_size=patch,
-        native_grid=grid,
-        max_patches=4 * grid[0] * grid[1],
-        resize="crop",
-        resize_to=round(side / 0.875),  # 256 for 224: the usual evaluation transform
-    )
-    return replace(architecture, classes=classes), preprocessing
+from model.positions import Places, find_places, make_positions
+from model.relative import behind_prefix
+from model.variants import decode_variant as decode_variant  # noqa: PLC0414 - where callers look for it
 
 
 class PatchEmbedding(nn.Module):
@@ -112,9 +67,9 @@ class VisionTransformer(nn.Module):
             self.class_position = nn.Parameter(torch.zeros(1, 1, config.width))
         if config.registers:
             self.registers = nn.Parameter(torch.zeros(1, config.registers, config.width))
-        self.positions = PositionEmbedding(preprocessing.native_grid, config.width, config.position_interpolation)
+        self.positions = make_positions(config, preprocessing.native_grid)
         self.pre_norm = make_norm(config, config.width) if config.pre_norm else nn.Identity()
-        self.blocks = nn.ModuleList(make_block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(make_block(config, preprocessing.native_grid) for _ in range(config.depth))
         self.norm = make_norm(config, config.width) if config.final_norm != "none" else nn.Identity()
         self.pool = Pool(config)
         width = 2 * config.width if config.pooling == "token+average" else config.width
@@ -143,16 +98,42 @@ class VisionTransformer(nn.Module):
             logits `[B, K]` and embedding `[B, D]`, the pooled and normalised tokens that the head reads: `[B, 2*D]` for
             `token+average`, `[B, pre_logits]` behind such a layer. Without a head the logits are `[B, 0]`.
         """
-        tokens = self.embedding_norm(self.embedding(patches, grid)) + self.positions(grid, patches.shape[1])
-        tokens = self.pre_norm(torch.cat([*self._prefix(patches.shape[0]), tokens], dim=1))  # [B, T, D]
-        lengths = grid[:, 0] * grid[:, 1] + self.config.prefix
-        for block in self.blocks[:-1]:
-            tokens = block(tokens, lengths)
-        tokens = self.blocks[-1](tokens, lengths, self._read())
+        tokens = self.encode(self.embed(patches, grid), grid, self._read())
         if self.config.distilled:
             return self._mean_of_two(*self.norm(tokens[:, :2]).unbind(1))
-        embedding = self._embedding(tokens, lengths)
+        embedding = self._embedding(tokens, grid[:, 0] * grid[:, 1] + self.config.prefix)
         return self._logits(self.head, embedding), embedding
+
+    def embed(self, patches: Tensor, grid: Tensor) -> Tensor:
+        """The arguments of `forward` to embedded patches `[B, N, D]`, before they are given positions."""
+        embedded: Tensor = self.embedding_norm(self.embedding(patches, grid))
+        return embedded
+
+    def encode(self, embedded: Tensor, grid: Tensor, first: int | None = None) -> Tensor:
+        """Equations 1 to 3 from embedded patches on.
+
+        Args:
+            embedded: `[B, N, D]`.
+            grid: int64 `[B, 2]`.
+            first: how many of the first tokens the last block computes; None for all.
+
+        Returns:
+            what the last block says of each token, `[B, T, D]` or `[B, first, D]`, before the final norm.
+        """
+        if self.positions is not None:
+            embedded = embedded + self.positions(grid, embedded.shape[1])
+        tokens = self.pre_norm(torch.cat([*self._prefix(embedded.shape[0]), embedded], dim=1))  # [B, T, D]
+        lengths = grid[:, 0] * grid[:, 1] + self.config.prefix
+        places = self._places(grid, embedded.shape[1]) if self.config.positions == "relative" else None
+        for block in self.blocks[:-1]:
+            tokens = block(tokens, lengths, None, places)
+        last: Tensor = self.blocks[-1](tokens, lengths, first, places)
+        return last
+
+    def _places(self, grid: Tensor, patches: int) -> Places:
+        """Of all tokens, for relative positions."""
+        native, interpolation = self.preprocessing.native_grid, self.config.position_interpolation
+        return behind_prefix(find_places(grid, patches, native, interpolation), self.config.prefix)
 
     def _read(self) -> int | None:
         """How many of the first tokens the last block computes; None for all.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model.architecture import Stem
 from model.checkpoints.conversion import matrix_of, rename, take
+from model.standardised import standardise
 
 _BACKBONE = r"patch_embed\.backbone\."
 _RESNET_V2 = (
@@ -49,14 +50,8 @@ def timm_stem(tensors: dict[str, Tensor], stem: Stem) -> dict[str, Tensor]:
 
 
 def _standardised(name: str, tensor: Tensor) -> Tensor:
-    return standardise(tensor, 1e-8) if re.fullmatch(r"embedding\.stem\..*\.convolve\.weight", name) else tensor
-
-
-def standardise(kernel: Tensor, epsilon: float) -> Tensor:
-    """Weight standardisation (Qiao et al. 2019) of `[O, I, k, k]`: mean 0 and variance 1 for each output."""
-    flat = kernel.double().flatten(1)
-    variance = flat.var(1, correction=0, keepdim=True)
-    return ((flat - flat.mean(1, keepdim=True)) / (variance + epsilon).sqrt()).view_as(kernel).float()
+    kernel = re.fullmatch(r"embedding\.stem\..*\.convolve\.weight", name)
+    return standardise(tensor.double()).float() if kernel else tensor
 
 
 def fold_batch_norm(tensors: dict[str, Tensor], convolution: str, norm: str) -> tuple[Tensor, Tensor]:

@@ -141,16 +141,31 @@ EVERYTHING = ViTConfig(
     pooling="attention",
 )
 HYBRID = ViTConfig(
-    64, 1, 2, 96, classes=5, stem="resnetv2", stem_layers="1-1", final_norm="tokens", pooling="token+average"
+    width=64,
+    depth=1,
+    heads=2,
+    mlp_dim=96,
+    classes=5,
+    stem="resnetv2",
+    stem_layers="1-1",
+    stem_standardised=True,
+    final_norm="tokens",
+    pooling="token+average",
 )
-
-
+PLAIN = ViTConfig(width=64, depth=2, heads=2, mlp_dim=96, classes=5)
 EXPLAINED = replace(EVERYTHING, attention="softmax", classes=5, branches=2, block="sequential")
 
 
 @pytest.mark.parametrize(
     ("config", "patch_size", "opset", "explain"),
-    [(EVERYTHING, 7, 24, False), (EVERYTHING, 7, 18, False), (HYBRID, 8, 24, True), (EXPLAINED, 7, 18, True)],
+    [
+        (EVERYTHING, 7, 24, False),
+        (EVERYTHING, 7, 18, False),
+        (HYBRID, 8, 24, True),
+        (EXPLAINED, 7, 18, True),
+        (replace(PLAIN, positions="relative"), 7, 24, True),
+        (replace(PLAIN, positions="relative", qk_norm=True, pooling="average"), 7, 18, False),
+    ],
 )
 def test_other_architectures_answer_the_same(
     config: ViTConfig, patch_size: int, opset: Opset, explain: bool, tmp_path: Path

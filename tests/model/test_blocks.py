@@ -20,7 +20,7 @@ LAYOUTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_the_first_tokens_alone_are_the_same(layout: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    block = make_block(ViTConfig(width=16, depth=1, heads=2, mlp_dim=32, **layout)).double()
+    block = make_block(ViTConfig(width=16, depth=1, heads=2, mlp_dim=32, **layout), (2, 3)).double()
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     tokens, lengths = torch.randn(3, 7, 16, dtype=torch.float64), torch.tensor([7, 2, 5])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from model.manifest import PositionInterpolation
-from model.positions import PositionEmbedding
+from model.positions import AxisPositionEmbedding, PositionEmbedding
 
 KINDS = get_args(PositionInterpolation)
 GRIDS = [(14, 14), (7, 10), (1, 1), (24, 24), (1, 30), (16, 9), (37, 5), (28, 28)]
@@ -45,3 +45,19 @@ def test_the_native_grid_is_the_table_itself(interpolation: PositionInterpolatio
     with torch.no_grad():
         resampled = positions(torch.tensor([native]), native[0] * native[1])
     assert torch.equal(resampled[0], positions.table)
+
+
+@pytest.mark.parametrize("native", [(7, 7), (5, 3), (1, 1)])
+def test_2d_positions_are_those_of_the_row_beside_those_of_the_column(native: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    positions = AxisPositionEmbedding(native, 8, "bicubic")
+    with torch.no_grad():
+        at_home = positions(torch.tensor([native]), native[0] * native[1])[0]
+        batch = positions(torch.tensor(GRIDS), 28 * 28)
+    rows, columns = positions.rows.detach(), positions.columns.detach()
+    table = torch.stack([torch.cat([row, column]) for row in rows for column in columns])
+    assert torch.equal(at_home, table)
+    assert torch.isfinite(batch).all()
+    for row, grid in zip(batch, GRIDS, strict=True):
+        expected = reference(table, native, grid, "bicubic")
+        torch.testing.assert_close(row[: grid[0] * grid[1]], expected, atol=2e-6, rtol=0)

@@ -27,22 +27,8 @@ def test_parameter_counts_are_the_published_ones(variant: str, count: int) -> No
     assert parameters(variant) == count
 
 
-def test_a_variant_says_what_a_patch_is() -> None:
-    _, preprocessing = decode_variant("B/32", image_size=384)
-    assert (preprocessing.patch_size, preprocessing.native_grid) == (32, (12, 12))
-    assert preprocessing.resize_to == 439
-
-
-@pytest.mark.parametrize("name", ["", "B", "B/15", "X/16", "B/16/16", "b/16", "Ti/4", "B/9999"])
-def test_unknown_variants_are_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ValueError, match=r"choose one of Ti/14, Ti/16"):
-        decode_variant(name)
-
-
-@pytest.mark.parametrize("image_size", [3, 5000])
-def test_an_impossible_image_size_is_refused(image_size: int) -> None:
-    with pytest.raises(ValueError, match="image_size must be from 4"):
-        decode_variant("Pico/4", image_size=image_size)
+def test_a_hybrid_has_the_published_size() -> None:
+    assert parameters("R50+B/16") == 98_659_112
 
 
 @pytest.fixture(scope="module")
