@@ -7,6 +7,8 @@ What passes by attention, in the residual, counts as much as what passes through
 Axes: `B` images, `N` patches (padded), `T` tokens (padded), `H` heads, `S` tokens that a block computes.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,16 +19,32 @@ from model.pooling import average_shares
 from model.vit import VisionTransformer
 
 
+def mean_weights(query: Tensor, key: Tensor, lengths: Tensor, heads: int) -> Tensor:
+    """Weights of attention, averaged over the heads: `[B, S, D]`, `[B, T, D]` to `[B, S, T]`, as `head_weights`."""
+    return head_weights(query, key, lengths, heads).mean(1)
+
+
+def head_weights(query: Tensor, key: Tensor, lengths: Tensor, heads: int) -> Tensor:
+    """Weights of attention in float32: `[B, S, D]`, `[B, T, D]` to `[B, H, S, T]`; those of padded keys are 0."""
+    query, key = split_heads(query.float(), heads), split_heads(key.float(), heads)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # [B, H, S, T]
+    valid = torch.arange(key.shape[2], device=key.device) < lengths[:, None]  # [B, T]
+    weights: Tensor = scores.masked_fill(~valid[:, None, None, :], float("-inf")).softmax(-1)
+    return weights
+
+
 class Watcher:
     """Attends by another function and keeps the weights of every call, in order.
 
     Args:
         attend: computes attention.
+        weigh: what is kept of a call: `mean_weights`, or `head_weights` for those of each head.
     """
 
-    def __init__(self, attend: Attend) -> None:
+    def __init__(self, attend: Attend, weigh: Callable[[Tensor, Tensor, Tensor, int], Tensor] = mean_weights) -> None:
         self._attend = attend
-        self.seen: list[Tensor] = []  # [B, S, T] each
+        self._weigh = weigh
+        self.seen: list[Tensor] = []  # [B, S, T] or [B, H, S, T] each
 
     def take(self) -> list[Tensor]:
         """What was seen, which is then forgotten."""
@@ -35,20 +53,8 @@ class Watcher:
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads: int) -> Tensor:
         """As `model.attention.masked_attention`."""
-        self.seen.append(mean_weights(query, key, lengths, heads))
+        self.seen.append(self._weigh(query, key, lengths, heads))
         return self._attend(query, key, value, lengths, heads)
-
-
-def mean_weights(query: Tensor, key: Tensor, lengths: Tensor, heads: int) -> Tensor:
-    """Weights of attention in float32, averaged over the heads: `[B, S, D]`, `[B, T, D]` to `[B, S, T]`.
-
-    Those of padded keys are 0.
-    """
-    query, key = split_heads(query.float(), heads), split_heads(key.float(), heads)
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # [B, H, S, T]
-    valid = torch.arange(key.shape[2], device=key.device) < lengths[:, None]  # [B, T]
-    weights: Tensor = scores.masked_fill(~valid[:, None, None, :], float("-inf")).softmax(-1)
-    return weights.mean(1)
 
 
 def has_rollout(config: ViTConfig) -> bool:
