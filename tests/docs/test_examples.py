@@ -34,6 +34,7 @@ NOT_RUN = {
         "python -m export.to_onnx hf:ORG/NAME -o model.onnx",
         "python -m export.to_onnx hf:ORG/NAME --explain",
         "patchserve serve hf:ORG/NAME --export-options=--explain",
+        "python -m model.figures hf:ORG/NAME --images photos/ --output figures/",
     ),
     "trains; tests/service/test_from_photos_to_answers.py and tests/model/training do it in small": (
         "patchserve train photos/train --variant Ti/16 --output runs/photos",
@@ -43,6 +44,10 @@ NOT_RUN = {
         "python -m model.evaluate runs/photos/model.safetensors --data photos/test --dataset 'photos test' "
         "--max-patches 196,100,49 --write",
         "python -m model.transfer hf:ORG/NAME photos/train photos/test --protocols few-shot,linear,full",
+        "patchserve train photos/train --variant R26+S/32:2d --output runs/hybrid",
+        "python -m model.pretrain photos/ --variant Ti/16 --target colour --output runs/pretrained && "
+        "patchserve train photos/train --from runs/pretrained/model.safetensors --output runs/photos",
+        "python -m model.resnet --variant R20x0.25 --epochs 30 --output runs/resnet",
     ),
     "needs a trained checkpoint and labelled photographs; tests/export does it with small ones": (
         "patchserve export runs/photos -o photos.onnx --report",
