@@ -26,10 +26,10 @@ def shades(count: int = 128) -> LabelledImages:
     return LabelledImages((noise + targets.view(-1, 1, 1, 1) * 150).to(torch.uint8), targets, ("dark", "bright"))
 
 
-def tiny_model(classes: int = 2, seed: int = 0) -> VisionTransformer:
+def tiny_model(classes: int = 2, seed: int = 0, variant: str = "Femto/7") -> VisionTransformer:
     """Two blocks, 32 wide, patches of 7 pixels."""
     torch.manual_seed(seed)
-    config, spec = decode_variant("Femto/7", classes=classes)
+    config, spec = decode_variant(variant, classes=classes)
     config = replace(config, width=32, depth=2, mlp_dim=64)
     return VisionTransformer(config, replace(spec, resize="aspect", resize_to=None))
 

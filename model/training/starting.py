@@ -1,6 +1,6 @@
 """The model that a run starts from: random weights, or a checkpoint made ready for other classes and images.
 
-Axes: `N` patches, `D` width, `K` classes.
+Axis: `K` classes.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 from model.architecture import ViTConfig
 from model.checkpoints.loading import load_weights
 from model.manifest import Preprocessing
-from model.positions import PositionEmbedding
+from model.resolution import resampled_weights
 from model.vit import VisionTransformer
 
 _HEADS = ("head.", "distillation_head.")
@@ -37,9 +37,10 @@ def with_new_head(model: VisionTransformer, classes: int) -> VisionTransformer:
 
 
 def at_resolution(model: VisionTransformer, side: int) -> VisionTransformer:
-    """The same model with another native size: its position table is resampled (paper, section 3.2).
+    """The same model with another native size: its positions are resampled (paper, section 3.2).
 
-    It is resampled as the model itself would do it for an image of that size, so the answers for such images stay.
+    They are as the model itself would have them for an image of that size, so the answers for such images stay; with
+    relative ones, nearly.
 
     Args:
         model: left as it is.
@@ -53,10 +54,7 @@ def at_resolution(model: VisionTransformer, side: int) -> VisionTransformer:
     if side % patch or not patch <= side <= 4096:
         raise ValueError(f"--resolution {side} must be a multiple of the patch, {patch} pixels, and at most 4096")
     grid = (side // patch, side // patch)
-    weights = dict(model.state_dict())
-    if isinstance(model.positions, PositionEmbedding):
-        weights["positions.table"] = _resampled(model.positions, grid)
-    return _rebuilt(model.config, _resized(spec, grid), weights)
+    return _rebuilt(model.config, _resized(spec, grid), resampled_weights(model, grid))
 
 
 def evaluated_side(spec: Preprocessing) -> int:
@@ -68,12 +66,6 @@ def freeze_all_but_head(model: VisionTransformer) -> None:
     """Leave only the head to be trained."""
     for name, weight in model.named_parameters():
         weight.requires_grad_(name.startswith(_HEADS))
-
-
-def _resampled(positions: PositionEmbedding, grid: tuple[int, int]) -> Tensor:
-    with torch.no_grad():
-        resampled: Tensor = positions(torch.tensor([grid]), grid[0] * grid[1])[0]  # [N, D]
-    return resampled
 
 
 def _resized(spec: Preprocessing, grid: tuple[int, int]) -> Preprocessing:

@@ -42,13 +42,19 @@ def test_both_heads_of_a_distilled_model_are_new() -> None:
     assert torch.equal(answers(new, 28)[0], torch.zeros(2, 3))
 
 
-def test_at_another_resolution_images_of_that_size_are_answered_as_before() -> None:
-    old = tiny_model()
+@pytest.mark.parametrize("variant", ["Femto/7", "Femto/7:2d", "Femto/7:none"])
+def test_at_another_resolution_images_of_that_size_are_answered_as_before(variant: str) -> None:
+    old = tiny_model(variant=variant)
     new = at_resolution(old, 42)
     assert new.preprocessing.native_grid == (6, 6)
     assert new.preprocessing.max_patches == 4 * 36
     for ours, theirs in zip(answers(new, 42), answers(old, 42), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_relative_positions_go_to_another_resolution_too() -> None:
+    new = at_resolution(tiny_model(variant="Femto/7:relative"), 42)
+    assert all(answer.isfinite().all() for answer in answers(new, 42))
 
 
 def test_the_proportion_of_the_crop_stays() -> None:
