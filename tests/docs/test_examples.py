@@ -21,6 +21,7 @@ DEAR = ("patchserve serve ", "patchserve batch ", "patchserve bench ", "patchser
 NOT_RUN = {
     "sets up an environment, then does what the tests do in theirs": ("make serve", "make test"),
     "downloads packages": (
+        "pip install '.[cpu,export]'",
         "pip install '.[cpu,train]'",
         "pip install 'patchserve[cpu,batch]'",
         "pip install 'patchserve[cpu,cluster]'",
