@@ -162,4 +162,4 @@ def test_what_a_replica_finds_wrong_at_the_start_is_one_line(tmp_path: Path) -> 
     command = [*COMMAND, "serve", str(tmp_path / "wrong.onnx"), "--replicas=2", "--port=0"]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
     assert ended.returncode == 1
-    assert re.fullmatch(r"patchserve: the model .* is no single-file ONNX model .*\n", ended.stderr)
+    assert re.fullmatch(r"patchserve: the model .* is no single-file ONNX model.*\n", ended.stderr)
