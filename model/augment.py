@@ -36,6 +36,11 @@ class Augmentation:
 STILL = Augmentation(native_share=1.0, zoom=(1.0, 1.0), stretch=1.0, shift=0.0, flip=False)  # for evaluation
 
 
+def for_small_grey(augmentation: Augmentation) -> Augmentation:
+    """For pictures like those of Fashion-MNIST, small, grey and on black: a margin, and colours that they have not."""
+    return replace(augmentation, zoom=(0.85, 1.1), stretch=1.15, shift=0.07, recolour=0.5)
+
+
 def calm(augmentation: Augmentation) -> Augmentation:
     """A quarter of the variation, for the end of training: the last steps see images nearly as they will be served.
 

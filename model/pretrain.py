@@ -23,7 +23,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from model.attention import matmul_attention
-from model.augment import Augmentation, augment, draw_grid
+from model.augment import Augmentation, augment, draw_grid, for_small_grey
 from model.checkpoints import native
 from model.checkpoints.native import Description
 from model.corruption import corrupt, draw_corruption, draw_others
@@ -127,9 +127,7 @@ def command(
 def _load(data: Path | None, spec: Preprocessing, console: Console) -> tuple[Tensor, Augmentation]:
     """Images, and the augmentation that suits them."""
     if data is None:
-        return load_fashion_mnist("train").images, Augmentation(
-            zoom=(0.85, 1.1), stretch=1.15, shift=0.07, recolour=0.5
-        )
+        return load_fashion_mnist("train").images, for_small_grey(Augmentation())
     images, skipped = load_images(data, round(spec.patch_size * math.sqrt(spec.max_patches)))
     for reason in skipped:
         console.print(f"skipped {reason}", markup=False, soft_wrap=True)

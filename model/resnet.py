@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from model.augment import Augmentation, augment, calm, draw_grid
+from model.augment import Augmentation, augment, calm, draw_grid, for_small_grey
 from model.bit import ResNet, decode_resnet
 from model.data import DataError, LabelledImages, hold_out
 from model.data_sets import FORMS, load_data
@@ -23,9 +23,6 @@ from model.loop import Loop, run_to_the_end
 from model.manifest import Preprocessing
 from model.training.recipe import Recipe, default_batch
 from model.training.validation import native_top1
-
-# Small grey pictures on black, as in `model.train`.
-GREY = Augmentation(zoom=(0.85, 1.1), stretch=1.15, shift=0.07, recolour=0.5)
 
 
 def make_loop(model: ResNet, data: LabelledImages, augmentation: Augmentation, recipe: Recipe) -> Loop:
@@ -73,7 +70,7 @@ def command(
         train_set = train_set.subset(slice(limit))
         size = batch or default_batch(len(train_set), 1)
         recipe = Recipe(epochs, size, learning_rate, weight_decay, seed=seed)
-        augmentation = GREY if data is None else Augmentation()
+        augmentation = for_small_grey(Augmentation()) if data is None else Augmentation()
         torch.manual_seed(seed)
         model = ResNet(layers, factor, len(train_set.labels), spec).to(device)
         output.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from model.attention import matmul_attention
-from model.augment import Augmentation
+from model.augment import Augmentation, for_small_grey
 from model.checkpoints.native import Description
 from model.data import LabelledImages, hold_out
 from model.data_sets import load_data
@@ -68,7 +68,7 @@ def prepare(request: Request, augmentation: Augmentation, console: Console) -> M
     if not torch.cuda.is_available():
         model.attend_with(matmul_attention)
     if request.data is None:  # small grey pictures on black, which serving may see in other colours and sizes
-        augmentation = replace(augmentation, zoom=(0.85, 1.1), stretch=1.15, shift=0.07, recolour=0.5)
+        augmentation = for_small_grey(augmentation)
     return Materials(model, data, validation, augmentation, replace(description, labels=data.labels))
 
 
