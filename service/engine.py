@@ -87,6 +87,7 @@ class Engine:
         content = _read(path, settings)
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         runtime = import_runtime()
+        _check_single(content, path)
         self._settings = settings
         self.golden_logits = np.empty(0, np.float32)
         self.lanes = _lanes_of(settings) if device is None else Lanes()
@@ -265,7 +266,6 @@ def _read(path: Path, settings: EngineSettings) -> bytes:
 
 def _open_session(runtime: Any, content: bytes, path: Path, settings: EngineSettings) -> Any:
     """From bytes, not from the path: so the digest is of what is loaded."""
-    _check_single(content, path)
     check_support(runtime, settings, content, path)
     if settings.provider != "cpu":
         runtime.preload_dlls()  # CUDA and cuDNN from their wheels lie where the dynamic linker does not look
