@@ -298,7 +298,8 @@ def test_crop_equals_resizing_first_and_cropping_then(size: tuple[int, int]) -> 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_crop_equals_torchvision(size: tuple[int, int], interpolation: Any) -> None:
-    transforms = pytest.importorskip("torchvision.transforms")
+    from torchvision import transforms
+
     mode = transforms.InterpolationMode(interpolation)
     reference = transforms.Compose([transforms.Resize(256, mode), transforms.CenterCrop(224)])
     image = textured(*size)
@@ -309,7 +310,8 @@ def test_crop_equals_torchvision(size: tuple[int, int], interpolation: Any) -> N
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("side", "fraction"), [(224, 0.875), (224, 0.9), (224, 1.0), (384, 1.0)])
 def test_crop_equals_timm(size: tuple[int, int], side: int, fraction: float) -> None:
-    data = pytest.importorskip("timm.data")
+    from timm import data
+
     reference = data.create_transform(
         (3, side, side), interpolation="bicubic", crop_pct=fraction, mean=(0, 0, 0), std=(1, 1, 1)
     )

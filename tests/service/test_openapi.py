@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served_process import ServedProcess, served
@@ -16,8 +17,6 @@ from tiny_artifact import MANIFEST, write_artifact
 
 from service.app import create_app
 from service.settings import Settings
-
-schemathesis = pytest.importorskip("schemathesis")
 
 EXAMPLES = max(50, settings().max_examples // 2)
 KNOWN = {"name": MANIFEST.name, "version": MANIFEST.version}

@@ -62,7 +62,8 @@ def test_timm(case: str, name: str) -> None:
 
 
 def processor_of(document: dict[str, Any]) -> Any:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     kind = document.get("image_processor_type") or document.get("feature_extractor_type", "ViTImageProcessor")
     kind = kind.replace("FeatureExtractor", "ImageProcessor")
     known = {key: value for key, value in document.items() if not key.endswith("_type")}
@@ -81,7 +82,8 @@ def test_transformers(case: str, name: str) -> None:
 
 @pytest.mark.parametrize(("architecture", "weights"), TORCHVISION)
 def test_torchvision_says_the_same_of_its_weights(architecture: str, weights: str) -> None:
-    models = pytest.importorskip("torchvision.models")
+    from torchvision import models
+
     transform = models.get_model_weights(architecture)[weights].transforms()
     assert TORCHVISION[architecture, weights] == Pixels(
         side=transform.crop_size[0],
@@ -94,7 +96,8 @@ def test_torchvision_says_the_same_of_its_weights(architecture: str, weights: st
 
 
 def test_no_weights_of_torchvision_are_missing() -> None:
-    models = pytest.importorskip("torchvision.models")
+    from torchvision import models
+
     names = models.list_models(include="vit_*")
     assert set(TORCHVISION) == {(name, weights.name) for name in names for weights in models.get_model_weights(name)}
 
@@ -134,7 +137,8 @@ def test_the_original_code_squashes() -> None:
 # --- what is not written, and what cannot be expressed ----------------------------------------------------------------
 @pytest.mark.parametrize("model_type", ["vit", "deit", "dinov2", "siglip"])
 def test_without_a_file_the_default_of_the_class_counts(model_type: str) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     kinds = {"vit": "ViT", "deit": "DeiT", "dinov2": "Bit", "siglip": "Siglip"}
     processor = getattr(transformers, f"{kinds[model_type]}ImageProcessor")()
     pixels = from_transformers(None, model_type)

@@ -58,7 +58,6 @@ def test_labels_that_do_not_fit_become_numbers_and_are_said() -> None:
 
 @pytest.mark.parametrize(("classes", "first"), [(1000, "tench"), (21843, "organism"), (7, None)])
 def test_imagenet_is_known_by_its_number_of_classes(classes: int, first: str | None) -> None:
-    pytest.importorskip("timm")
     labels = of_imagenet(classes)
     assert (labels[0] if labels else None) == first
     assert labels is None or len(labels) == classes
@@ -68,7 +67,6 @@ def test_imagenet_is_known_by_its_number_of_classes(classes: int, first: str | N
 def test_without_the_libraries_that_know_them_there_are_none(
     monkeypatch: pytest.MonkeyPatch, missing: list[str], known: bool
 ) -> None:
-    pytest.importorskip("torchvision")
     blocked: Any = None  # what makes an import fail
     for name in missing:
         monkeypatch.setitem(sys.modules, name, blocked)

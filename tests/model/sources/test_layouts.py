@@ -38,7 +38,7 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "pytorch_model.bin"])
 def test_timm(tmp_path: Path, safe: bool) -> None:
-    timm = pytest.importorskip("timm")
+    import timm
     from timm.models import save_for_hf
 
     torch.manual_seed(0)
@@ -54,7 +54,8 @@ def test_timm(tmp_path: Path, safe: bool) -> None:
 
 @pytest.mark.parametrize("shard_size", ["5GB", "40KB"], ids=["one file", "parts"])
 def test_transformers(tmp_path: Path, shard_size: str) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.ViTConfig(
         image_size=64,
@@ -78,7 +79,8 @@ def test_transformers(tmp_path: Path, shard_size: str) -> None:
 
 
 def test_transformers_without_a_head_is_a_feature_extractor(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     config = transformers.ViTConfig(
         image_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
     )

@@ -10,13 +10,11 @@ import pytest
 from infer_bodies import in_base64
 from served_process import ServedProcess, served
 from tiny_artifact import LABELS, MANIFEST
+from tritonclient import http, utils
 
 from model.headers import ImageLimits
 from model.preprocess import preprocess
 from tests.service.conftest import picture
-
-http = pytest.importorskip("tritonclient.http")
-utils = pytest.importorskip("tritonclient.utils")
 
 SPEC = MANIFEST.preprocessing
 NAME = MANIFEST.name
