@@ -31,3 +31,14 @@ def test_what_is_long_past_does_not_count() -> None:
 
 def test_a_clock_that_was_not_told_changes_nothing() -> None:
     assert crowd(0, 3).is_mostly_refused(0.0)
+
+
+def test_a_crowd_is_doubted_after_five_seconds_and_shows_again_at_once() -> None:
+    seen = Crowd()
+    believed = []
+    for hundredth in range(1000, 2000):  # one is accepted and ten are refused each hundredth of a second
+        seen.accept(hundredth / 100)
+        for _ in range(10):
+            seen.refuse(hundredth / 100)
+        believed.append(seen.is_mostly_refused(hundredth / 100))
+    assert [index for index, yes in enumerate(believed) if not yes] == [500]
