@@ -21,7 +21,8 @@ MODEL = "hf:org/vit-b-16"
 
 def make_repository(folder: Path) -> dict[str, bytes]:
     """The files of a ViT-B/16 for 1,000 classes."""
-    ViTForImageClassification(ViTConfig(num_labels=1000))  # type: ignore[call-arg]  # it takes any.save_pretrained(folder)
+    model = ViTForImageClassification(ViTConfig(num_labels=1000))  # type: ignore[call-arg]  # it takes any
+    model.save_pretrained(folder)
     ViTImageProcessor().save_pretrained(folder)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

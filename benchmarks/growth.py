@@ -27,6 +27,7 @@ import typer
 from benchmarks.fits import exponents
 from benchmarks.rounds import interleave
 from benchmarks.served import artifact
+from service.allocator import give_back_memory
 from service.engine import Engine
 from service.settings import EngineSettings
 
@@ -99,6 +100,7 @@ def _peak_mb(point: Point) -> tuple[float, float]:
 def point(images: int, side: int, path: Path) -> None:
     """Peak of this process's resident set in three runs, and how much of it came with them, megabytes."""
     run = work(Engine(EngineSettings(model=path)), images, side)
+    give_back_memory()  # what loading has left over would be used by the runs, and hide them
     Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is resident now
     before = _status_mb("VmRSS")
     for _ in range(3):
