@@ -38,7 +38,8 @@ from benchmarks.images import make_jpegs
 from benchmarks.peers import processes
 from benchmarks.peers.catalog import OURS, SERVERS, Server
 from benchmarks.peers.results import Cell, Result
-from benchmarks.peers.visit import Place, Task, visit
+from benchmarks.peers.started import Place
+from benchmarks.peers.visit import Task, visit
 from model.manifest import METADATA_KEY, Manifest, Preprocessing, Provenance
 
 _CLASSES = 1000

@@ -56,13 +56,13 @@ def itinerary(wanted: Wanted, done: Collection[Cell]) -> list[Stop]:
 
 def _cells(wanted: Wanted, model: str, server: str, turn: int) -> list[tuple[Cell, float]]:
     return [
-        (Cell(model, workload, connections, server, turn), wanted.seconds or _seconds(model, connections))
+        (Cell(model, workload, connections, server, turn), wanted.seconds or seconds_of(model, connections))
         for workload in wanted.workloads
         for connections in wanted.connections
     ]
 
 
-def _seconds(model: str, connections: int) -> float:
-    """Of the listed numbers of connections; between them, the next larger one's."""
+def seconds_of(model: str, connections: int) -> float:
+    """Of a cell: those of the listed numbers of connections; between them, the next larger one's."""
     listed = _SECONDS.get(model, _SECONDS["B/16"])
     return float(next((s for c, s in zip(CONNECTIONS, listed, strict=True) if connections <= c), listed[-1]))

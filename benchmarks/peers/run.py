@@ -28,7 +28,8 @@ from benchmarks.peers.models import MODELS, Weights, prepare
 from benchmarks.peers.photos import WORKLOADS, photos_in
 from benchmarks.peers.plan import CONNECTIONS, Stop, Wanted, itinerary
 from benchmarks.peers.results import Cell, Result, append, read
-from benchmarks.peers.visit import Place, Task, visit
+from benchmarks.peers.started import Place
+from benchmarks.peers.visit import Task, visit
 
 _UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: run it again
 

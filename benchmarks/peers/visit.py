@@ -1,11 +1,8 @@
 """One visit to one server: start it, hold its answers against the right ones, measure the cells asked for, stop it."""
 
-import os
 import socket
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,14 +10,13 @@ from pathlib import Path
 import httpx
 
 from benchmarks.peers import processes
-from benchmarks.peers.catalog import OURS, Server
+from benchmarks.peers.catalog import Server
 from benchmarks.peers.load import CONTENT_TYPES, Loaded, body_of, load, write_bodies
 from benchmarks.peers.results import Cell, Result
 from benchmarks.peers.servers.classifier import batch_limit
+from benchmarks.peers.started import Place, started, url_of
 
-_ROOT = Path(__file__).parents[2]
 _PORT = 18100  # below the range that the kernel gives to outgoing connections; some servers take the next four too
-_START_TIMEOUT_S = 90.0
 _WARM_UP_S = 1.0
 _WARM_UP_CONNECTIONS = 8
 _DRAIN_TIMEOUT_S = 40.0  # 128 requests to a base-size model, cut when the load ends
@@ -41,19 +37,6 @@ class Task:
     patches: int
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where things are.
-
-    Attributes:
-        environments: folder with one virtual environment per peer, by its name.
-        work: folder for request bodies and logs.
-    """
-
-    environments: Path
-    work: Path
-
-
 def visit(
     server: Server, model: Path, tasks: Mapping[str, Task], cells: Sequence[tuple[Cell, float]], place: Place
 ) -> Iterator[Result]:
@@ -65,7 +48,8 @@ def visit(
     max_batch = batch_limit(max(task.patches for task in tasks.values()), server.batch_patches)
     verdicts: dict[str, str] = {}
     _refuse_taken_port()
-    with _running(server, model, max_batch, place) as error:
+    with started(server, model, max_batch, place, _PORT) as running:
+        error = running.error
         for cell, seconds in cells:
             workload = cell.workload
             if not error and workload not in verdicts:
@@ -87,33 +71,6 @@ def _refuse_taken_port() -> None:
             raise SystemExit(f"something listens on 127.0.0.1:{_PORT} already")
 
 
-@contextmanager
-def _running(server: Server, model: Path, max_batch: int, place: Place) -> Iterator[str]:
-    """The server, ready; yields why it is not, or nothing."""
-    programs = Path(sys.executable).parent if server.name == OURS else place.environments / server.name / "bin"
-    command = [part.format(model=model, port=_PORT) for part in server.command]
-    variables = {name: value.format(port=_PORT) for name, value in server.variables.items()} | {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "HOME": os.environ.get("HOME", "/"),
-        "LANG": "C.UTF-8",
-    }
-    if server.name != OURS:  # that one is started as a user would
-        variables |= {
-            "PYTHONPATH": str(_ROOT),
-            "PEER_MODEL": str(model),
-            "PEER_PORT": str(_PORT),
-            "PEER_WORKERS": str(server.workers),
-            "PEER_THREADS": str(server.threads),
-            "PEER_MAX_BATCH": str(max_batch),
-        }
-    if not (programs / command[0]).exists():
-        yield f"{programs / command[0]} is missing"
-        return
-    command[0] = str(programs / command[0])
-    with processes.server(command, variables, _ROOT, place.work / f"{server.name}.log") as process:
-        yield processes.wait_ready(process, f"http://127.0.0.1:{_PORT}{server.ready}", _START_TIMEOUT_S)
-
-
 def _wrong(server: Server, task: Task) -> str:
     """What is wrong with the answers, or nothing; eight at a time, so that batches are mixed."""
     with httpx.Client(timeout=120) as client, ThreadPoolExecutor(8) as pool:
@@ -127,7 +84,7 @@ def _answer(server: Server, client: httpx.Client, image: bytes) -> str:
     """Index of the best class, or what went wrong."""
     headers = {"Content-Type": CONTENT_TYPES[server.form]}
     try:
-        response = client.post(_url(server), content=body_of(image, server.form), headers=headers)
+        response = client.post(url_of(server, _PORT), content=body_of(image, server.form), headers=headers)
         return str(server.best_class(response.json())) if response.status_code == 200 else str(response.status_code)
     except (httpx.HTTPError, LookupError, TypeError, ValueError) as error:
         return repr(error)
@@ -136,7 +93,7 @@ def _answer(server: Server, client: httpx.Client, image: bytes) -> str:
 def _warm_up(server: Server, task: Task, place: Place) -> str:
     loaded = _load(server, write_bodies(task.images, server.form, place.work), _WARM_UP_CONNECTIONS, _WARM_UP_S)
     processes.wait_idle(_DRAIN_TIMEOUT_S)
-    return _refusals(loaded)
+    return refusals(loaded)
 
 
 def _measure(server: Server, cell: Cell, bodies: Sequence[Path], seconds: float) -> Result:
@@ -144,21 +101,17 @@ def _measure(server: Server, cell: Cell, bodies: Sequence[Path], seconds: float)
     loaded = _load(server, bodies, cell.connections, seconds)
     used_s = processes.cpu_s() - before_s
     processes.wait_idle(_DRAIN_TIMEOUT_S)
-    if error := _refusals(loaded):
+    if error := refusals(loaded):
         return Result(cell, error=error)
     rate = loaded.requests / loaded.duration_s
     return Result(cell, rate, loaded.p50_ms, loaded.p99_ms, 1000 * used_s / loaded.requests)
 
 
 def _load(server: Server, bodies: Sequence[Path], connections: int, seconds: float) -> Loaded:
-    return load(_url(server), CONTENT_TYPES[server.form], bodies, connections, seconds)
+    return load(url_of(server, _PORT), CONTENT_TYPES[server.form], bodies, connections, seconds)
 
 
-def _url(server: Server) -> str:
-    return f"http://127.0.0.1:{_PORT}{server.path}"
-
-
-def _refusals(loaded: Loaded) -> str:
+def refusals(loaded: Loaded) -> str:
     """Why a load gives no figure, or nothing."""
     if loaded.bad_status or loaded.broken:
         return f"{loaded.bad_status} error answers and {loaded.broken} broken connections of {loaded.requests} requests"
