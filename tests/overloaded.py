@@ -76,11 +76,38 @@ def overload(images_per_s: OfTime, requests_per_s: OfTime, seconds: float, seed:
     return play(_overload(images_per_s, requests_per_s, seconds, random.Random(seed)))  # noqa: S311 - a fixed seed
 
 
-async def _overload(images_per_s: OfTime, requests_per_s: OfTime, seconds: float, chance: random.Random) -> list[Reply]:
-    clock, rate, replies = asyncio.get_running_loop().time, Rate(), list[Reply]()
+def impatience(images_per_s: OfTime, clients: int, seconds: float, seed: int = 0) -> list[Reply]:
+    """As `overload`, of clients that ask one after the other, a hundredth of a second after each answer."""
+    return play(_impatience(images_per_s, clients, seconds, random.Random(seed)))  # noqa: S311 - a fixed seed
+
+
+async def _impatience(images_per_s: OfTime, clients: int, seconds: float, chance: random.Random) -> list[Reply]:
+    clock, replies = asyncio.get_running_loop().time, list[Reply]()
+    scheduler, admission = _open(images_per_s, chance)
+
+    async def ask_again_and_again() -> None:
+        while clock() < seconds:
+            asked_s = clock()
+            status = await _status(scheduler, admission, asked_s)
+            replies.append(Reply(asked_s, clock(), status))
+            await asyncio.sleep(0.01)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(clients):
+            tasks.create_task(ask_again_and_again())
+    return replies
+
+
+def _open(images_per_s: OfTime, chance: random.Random) -> tuple[Scheduler, Admission]:
+    clock, rate = asyncio.get_running_loop().time, Rate()
     engine, limits = ScriptedEngine(images_per_s, chance), BatchLimits(400, 64, 0)
     scheduler = Scheduler(engine.run, limits, clock, _Learning(rate), Lanes(LANES))
-    admission = Admission(AdmissionSettings(), 1, rate, busy_patches=LANES * PATCHES)
+    return scheduler, Admission(AdmissionSettings(), 1, rate, busy_patches=LANES * PATCHES)
+
+
+async def _overload(images_per_s: OfTime, requests_per_s: OfTime, seconds: float, chance: random.Random) -> list[Reply]:
+    clock, replies = asyncio.get_running_loop().time, list[Reply]()
+    scheduler, admission = _open(images_per_s, chance)
 
     async def serve(asked_s: float) -> None:
         status = await _status(scheduler, admission, asked_s)

@@ -69,10 +69,10 @@ def waiting(seconds: float, busy_patches: int = 0) -> Admission:
 
 
 def crowd(admission: Admission) -> Admission:
-    """The same after a few refusals."""
-    for _ in range(3):
+    """The same after most of a second in which all were refused, at 1.0."""
+    for tenth in range(3, 10):
         with pytest.raises(Overloaded):
-            admission.check_open(1.0, 0.001)
+            admission.check_open(tenth / 10, 0.001)
     return admission
 
 
@@ -89,11 +89,12 @@ def test_half_of_the_time_may_be_waiting_and_a_fifth_where_most_are_refused() ->
 
 def test_a_crowd_is_gone_when_as_many_are_accepted() -> None:
     admission = crowd(waiting(0.39))
-    for _ in range(3):
-        with admission.reserve(1, 1.0, 3.0):
-            pass
+    with admission.reserve(1, 1.1, 3.1):
+        pass
     admission.ledger.add_patches(60)
-    admission.check_open(1.0, 2.0)
+    with pytest.raises(Overloaded):
+        admission.check_open(1.1, 2.0)
+    admission.check_open(1.3, 2.0)
 
 
 def test_who_has_more_time_than_the_default_may_use_it() -> None:

@@ -1,44 +1,41 @@
+import pytest
+
 from service.crowd import Crowd
 
 
-def crowd(accepted: int, refused: int) -> Crowd:
+def crowd(accepted: int, refused: int, seconds: float) -> Crowd:
+    """So many of each in every tenth of a second, from 10 s on."""
     asked = Crowd()
-    for _ in range(accepted):
-        asked.accept(10.0)
-    for _ in range(refused):
-        asked.refuse(10.0)
+    for tenth in range(round(seconds * 10)):
+        for _ in range(accepted):
+            asked.accept(10.05 + tenth / 10)
+        for _ in range(refused):
+            asked.refuse(10.05 + tenth / 10)
     return asked
 
 
-def test_more_than_half_must_be_refused() -> None:
-    assert crowd(10, 12).is_mostly_refused(10.0)
-    assert not crowd(10, 10).is_mostly_refused(10.0)
+@pytest.mark.parametrize(("accepted", "refused", "mostly"), [(4, 5, True), (4, 4, False), (0, 1, True)])
+def test_more_than_half_must_be_refused(accepted: int, refused: int, mostly: bool) -> None:
+    assert crowd(accepted, refused, 1.0).is_mostly_refused(11.05) is mostly
 
 
-def test_a_single_one_is_no_crowd() -> None:
-    assert not crowd(0, 1).is_mostly_refused(10.0)
+def test_a_moment_is_no_crowd() -> None:
+    assert not crowd(0, 1000, 0.6).is_mostly_refused(10.59)
+    assert crowd(0, 1000, 0.6).is_mostly_refused(10.61)
 
 
-def test_what_is_long_past_does_not_count() -> None:
-    seen = crowd(0, 100)
-    assert seen.is_mostly_refused(11.0)
-    seen.accept(12.0)
-    assert not seen.is_mostly_refused(15.0)
-    for _ in range(3):
-        seen.refuse(15.0)
-    assert seen.is_mostly_refused(15.0)
+def test_it_ends_when_fewer_are_refused_or_nobody_comes() -> None:
+    seen = crowd(0, 10, 1.0)
+    seen.accept(11.05)
+    assert seen.is_mostly_refused(11.05)
+    assert not seen.is_mostly_refused(11.25)
+    assert not crowd(0, 10, 1.0).is_mostly_refused(11.45)
 
 
-def test_a_clock_that_was_not_told_changes_nothing() -> None:
-    assert crowd(0, 3).is_mostly_refused(0.0)
-
-
-def test_a_crowd_is_doubted_after_five_seconds_and_shows_again_at_once() -> None:
+def test_it_is_doubted_after_five_seconds_and_shows_again() -> None:
     seen = Crowd()
     believed = []
-    for hundredth in range(1000, 2000):  # one is accepted and ten are refused each hundredth of a second
-        seen.accept(hundredth / 100)
-        for _ in range(10):
-            seen.refuse(hundredth / 100)
-        believed.append(seen.is_mostly_refused(hundredth / 100))
-    assert [index for index, yes in enumerate(believed) if not yes] == [500]
+    for hundredth in range(1000, 2000):
+        seen.refuse(hundredth / 100 + 0.005)
+        believed.append(seen.is_mostly_refused(hundredth / 100 + 0.005))
+    assert believed == [False] * 60 + [True] * 440 + [False] * 60 + [True] * 440

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import pytest
-from overloaded import TIMEOUT_S, OfTime, Reply, overload
+from overloaded import TIMEOUT_S, OfTime, Reply, impatience, overload
 
 CAPACITY = 40.0  # images a second
 BEGIN_S, CHANGE_S, END_S, AFTER_S = 2.0, 5.0, 8.0, 2.0
@@ -68,7 +68,7 @@ def test_after_a_collapse_nothing_is_late_once_the_new_speed_is_learnt() -> None
     replies = overload(falls_at(CHANGE_S, 0.1), load, END_S)
     assert late(replies)
     assert max(reply.asked_s for reply in late(replies)) < CHANGE_S + 2.5
-    assert len(late(replies)) < 20
+    assert len(late(replies)) < 40  # one second of what the engine could do
 
 
 @pytest.mark.parametrize("images_per_s", [steady, falls_at(CHANGE_S, 2 / 3)], ids=["steady", "third"])
@@ -88,3 +88,13 @@ def test_a_slow_model_starts_nothing_that_it_cannot_end() -> None:
     replies = overload(lambda now_s: 2.5 if now_s < 15 else 1.67, lambda now_s: 1 if now_s < 5 else 20, 60.0)
     assert len(late(replies)) < 3
     assert sum(reply.status == 200 for reply in replies) > 90
+
+
+def test_clients_that_all_fit_are_not_refused_for_long() -> None:
+    """36 of them wait 0.9 s each. Those that a short halt makes too many ask again at once, and look like a crowd."""
+    replies = impatience(falls_at(3.0, 0.5, until_s=4.0), 36, 12.0)
+    refused_s = [reply.asked_s for reply in replies if reply.status == 429]
+    assert len(refused_s) > 1000
+    assert min(refused_s) > 3.0
+    assert max(refused_s) < 10.0
+    assert not late(replies)
