@@ -110,7 +110,7 @@ $(KUBERNETES_VENV)/ready: pyproject.toml
 	touch $@
 
 kubernetes-test: $(KUBERNETES_VENV)/ready
-	PATH=$(abspath $(KUBERNETES_VENV))/bin:$$PATH $(KUBERNETES_VENV)/bin/python -m pytest -m kubernetes tests/docker
+	PATH=$(abspath $(KUBERNETES_VENV))/bin:$$PATH $(KUBERNETES_VENV)/bin/python -m pytest -m kubernetes tests/docker/test_kubernetes.py
 
 # Any Chromium named in CHROMIUM will do; where there is none, Debian's comes, by root or by a sudo that asks nothing.
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || echo /usr/bin/chromium)
