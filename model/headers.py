@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-_MAX_SEGMENTS = 5_000  # of a JPEG, a GIF or a WebP: the longest ICC profile takes 255, a scan at most a few
+_MAX_SEGMENTS = 1_000  # of a JPEG: the longest ICC profile takes 255, a scan at most a few; 1.3 us each
+_MAX_BLOCKS = 5_000  # of a GIF in front of its first frame, of a WebP: a frame of an animation is one
 _MAX_JUNK = 1 << 16  # bytes between the segments of a JPEG in all; Pillow skips them one by one, 0.7 us each
 _MAX_EXIF_SEGMENTS = 64  # of a JPEG; Pillow joins them anew for each one more
 _MAX_EXIF_ENTRIES = 1_000  # of the first directory; cameras write fewer than 50
@@ -134,7 +135,10 @@ def _check_size(header: ImageHeader, limits: ImageLimits) -> None:
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not a stuffed zero, a fill byte or a restart marker
 _TEM, _SOI, _EOI, _SOS, _APP1 = 0x01, 0xD8, 0xD9, 0xDA, 0xE1
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # without DHT, JPG and DAC, which share the range
-_SEQUENTIAL = {0xC0, 0xC1, 0xC9}  # baseline and extended, Huffman or arithmetic
+_SEQUENTIAL = {0xC0, 0xC1}  # baseline and extended
+# A pass over all coefficients takes as long as it has decisions, about two a pixel, and next to no bytes: 7 kB buy five
+# times what a scan of Huffman codes can cost. No browser reads such files.
+_ARITHMETIC = frozenset({0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 
 
 def _jpeg_segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
@@ -172,6 +176,10 @@ def _read_jpeg(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
         elif marker in _SOF:
             if frame:
                 raise InvalidImage("the JPEG has two frame headers: save it again")
+            if marker in _ARITHMETIC:
+                raise InvalidImage(
+                    "a JPEG with arithmetic coding takes too long to decode: save it with Huffman coding"
+                )
             frame = (marker, *struct.unpack_from(">xHHB", data[start:end]))
         elif marker == _SOS:
             if not frame:
@@ -260,7 +268,7 @@ def _read_webp(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:
 def _webp_chunks(data: bytes | bytearray, end: int) -> Iterator[tuple[bytes, int, int]]:
     """(kind, start, length) of the content of every chunk after VP8X."""
     position = 30
-    for _ in range(_MAX_SEGMENTS):
+    for _ in range(_MAX_BLOCKS):
         if position + 8 > end:
             return
         kind, length = struct.unpack_from("<4sI", data, position)
@@ -268,7 +276,7 @@ def _webp_chunks(data: bytes | bytearray, end: int) -> Iterator[tuple[bytes, int
             raise InvalidImage("a WebP chunk is cut off: send the whole file")
         yield kind, position + 8, length
         position += 8 + length + length % 2
-    raise ImageTooLarge(f"more than {_MAX_SEGMENTS} WebP chunks: save the image again with a usual encoder")
+    raise ImageTooLarge(f"more than {_MAX_BLOCKS} WebP chunks: save the image again with a usual encoder")
 
 
 def _walk_webp(data: bytes | bytearray, end: int, canvas: ImageHeader, *, animated: bool) -> ImageHeader:
@@ -323,10 +331,10 @@ def _find_gif_frame(data: bytes | bytearray, position: int) -> None:
 
     Raises:
         InvalidImage: if there is no frame, or an extension behind whose end Pillow would read on.
-        ImageTooLarge: for more blocks and stray bytes than `_MAX_SEGMENTS`.
+        ImageTooLarge: for more blocks and stray bytes than `_MAX_BLOCKS`.
     """
     least = None  # blocks, of the extension that is being read
-    for _ in range(_MAX_SEGMENTS):
+    for _ in range(_MAX_BLOCKS):
         first = data[position]
         if least is not None:
             if first == 0 and least > 0:
@@ -340,7 +348,7 @@ def _find_gif_frame(data: bytes | bytearray, position: int) -> None:
             position, least = position + 2, _LEAST_GIF_BLOCKS.get(data[position + 1], 1)
         else:
             position += 1
-    raise ImageTooLarge(f"more than {_MAX_SEGMENTS} blocks in front of the GIF's image: save it again without them")
+    raise ImageTooLarge(f"more than {_MAX_BLOCKS} blocks in front of the GIF's image: save it again without them")
 
 
 def _read_bmp(data: bytes | bytearray, limits: ImageLimits) -> ImageHeader:

@@ -15,6 +15,7 @@ from hostile_images import (
     exif,
     find_segment,
     ihdr,
+    jpeg_patched,
     jpeg_segment,
     jpeg_with,
     jpeg_with_exif,
@@ -145,6 +146,25 @@ def test_scans_hidden_behind_restart_markers_and_fill_bytes_are_counted() -> Non
     last = jpeg.rindex(b"\xff\xda")
     hidden = (jpeg[last:-2] + b"\xff\xd0\xff\0\xff\xff") * 120
     assert code_of(jpeg[:-2] + hidden + jpeg[-2:]) == ImageTooLarge.code
+
+
+@pytest.mark.parametrize("frame", range(0xC0, 0xD0))
+def test_a_jpeg_with_arithmetic_coding_is_refused(frame: int) -> None:
+    """Of the sixteen markers of a frame header those with bit 3, but for JPG (C8) and DAC (CC), which are none."""
+    arithmetic = frame in {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+    try:
+        read_header(jpeg_patched(1, frame), ImageLimits())
+        refused = ""
+    except InvalidImage as error:
+        refused = str(error)
+    assert ("arithmetic coding" in refused) == arithmetic
+
+
+def test_jpeg_segments_are_limited() -> None:
+    """Each is a step of the event loop, and a file may consist of nothing else."""
+    segment = jpeg_segment(0xFE, b"x")
+    assert code_of(jpeg_with(segment * 900)) is None
+    assert code_of(jpeg_with(segment * 1_000)) == ImageTooLarge.code
 
 
 def test_png_chunks_are_limited() -> None:
