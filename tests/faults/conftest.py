@@ -59,6 +59,7 @@ def _slow_service(artifact: Path, _commands: Path, tmp_path_factory: pytest.Temp
         max_queue_patches=QUEUED * PATCHES,
         engine_lanes=1,
         canary_interval_s=0,
+        default_timeout_ms=20_000,
     ) as live:
         yield live
 

@@ -73,6 +73,18 @@ def test_e6_gone_while_sending(live: Live) -> None:
     live.expect_unanswered(client_closed=1)
 
 
+def test_e6_half_closed(live: Live) -> None:
+    """A client that leaves does the same, so it may get its answer or not."""
+    with live.connect() as conversation:
+        conversation.send(RAW + LENGTH + RED)
+        conversation.socket.shutdown(socket.SHUT_WR)
+        received = conversation.everything(3)
+    live.settle()
+    codes = [reply.code for reply in replies_of(received)]
+    assert codes in ([], ["ok"])
+    live.expect_unanswered(**({} if codes else {"client_closed": 1}))
+
+
 @pytest.mark.faults_slow
 def test_e7_gone_while_queued(slow: Live, run_takes: Callable[[float], None]) -> None:
     """It is dropped when the next batch is built, and never runs."""

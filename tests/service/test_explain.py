@@ -1,5 +1,9 @@
 """POST /explain in one process, against an artifact whose attention is the brightness of patches."""
 
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -11,10 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_artifact import MANIFEST, renamed, write_artifact
 
+from model.headers import ImageLimits, read_header
+from model.manifest import Preprocessing
 from service.errors import DeadlineExceeded
 from service.explain import wants_picture
 from service.overlay import MOST_SIDE
 from service.painting import Painter
+from service.pixels import PixelBudget
+from service.settings import Settings
 
 from .conftest import Serving, picture
 
@@ -159,6 +167,22 @@ async def test_an_image_whose_picture_alone_fails_is_counted_as_failed(
     assert (refused.status_code, refused.json()["code"]) == (504, "deadline_exceeded")
     assert 'patchserve_images_total{outcome="deadline_exceeded"} 1.0' in text
     assert 'patchserve_images_total{outcome="ok"}' not in text
+
+
+async def test_a_picture_that_nobody_waits_for_any_more_is_not_begun(red: bytes) -> None:
+    begun: list[Preprocessing] = []
+    go_on = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(go_on.wait)
+        painter = Painter(Settings(), pool, PixelBudget(10**9), begun.append, time.monotonic)  # type: ignore[arg-type]
+        header, shares = read_header(red, ImageLimits()), np.ones((7, 7), np.float32)
+        work = painter.paint(red, header, (0, 0, 0), shares, (0, 0, 28, 28), time.monotonic() + 60)
+        painting = asyncio.create_task(work)
+        await asyncio.sleep(0.01)
+        painting.cancel()
+        await asyncio.gather(painting, return_exceptions=True)
+        go_on.set()
+    assert begun == []
 
 
 async def test_a_picture_for_which_there_is_no_memory_is_refused(serving: Serving, explained: Path) -> None:
