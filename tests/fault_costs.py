@@ -34,6 +34,7 @@ class Cost:
     memory_mb: float
 
 
+_DEAREST = 10
 _COSTS = pytest.StashKey[list[Cost]]()
 
 
@@ -90,4 +91,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             f"{largest.row}"
         )
     write("")
-    write("CPU s, MB: the most CPU time and the highest growth of memory that one request bought.")
+    write(
+        "CPU s, MB: the most CPU time and the highest growth of memory that one request bought. The dearest requests:"
+    )
+    for each in sorted((each for each in costs if each.requests == 1), key=lambda each: -each.cpu_s)[:_DEAREST]:
+        write(f"{each.cpu_s:>8.2f} s{each.memory_mb:>6.0f} MB  {each.case}")

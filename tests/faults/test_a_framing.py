@@ -114,6 +114,7 @@ BAD = {
     "A6 extension with a NUL": in_chunks(b"5;a=\0b\r\nhello\r\n0\r\n\r\n"),
     "A6 extension with a line feed": in_chunks(b"5;a=\nb\r\nhello\r\n0\r\n\r\n"),
     "A6 a length in the trailers": in_chunks(chunk(RED) + b"0\r\nContent-Length: 5\r\n\r\n"),
+    "A6 an encoding in the trailers": in_chunks(chunk(RED) + b"0\r\nTransfer-Encoding: chunked\r\n\r\n"),
     "A6 broken trailer": in_chunks(chunk(RED) + b"0\r\nno trailer\r\n\r\n"),
     "A7 lower-case method": GET.replace(b"GET", b"get") + b"\r\n",
     "A7 unknown method": GET.replace(b"GET", b"HACK") + b"\r\n",
@@ -164,6 +165,9 @@ GOOD = {
     "A6 extension": in_chunks(chunk(RED, b'%x;a=b;c="d"' % len(RED)) + b"0\r\n\r\n"),
     "A6 last chunk of many zeros": in_chunks(chunk(RED) + b"0000000\r\n\r\n"),
     "A6 trailers": in_chunks(chunk(RED) + b"0\r\nX-Request-ID: sesame\r\nHost: evil\r\n\r\n"),
+    "A6 trailers about the connection": in_chunks(
+        chunk(RED) + b"0\r\nContent-Type: x/y\r\nConnection: keep-alive\r\nUpgrade: h2c\r\nExpect: 100-continue\r\n\r\n"
+    ),
     "A7 empty lines in front": b"\r\n\r\n" + GET + CLOSE + b"\r\n",
     "A9 100-continue": RAW + LENGTH + CLOSE + b"Expect: 100-continue\r\n\r\n" + RED,
     "A9 100-continue in capitals": RAW + LENGTH + CLOSE + b"EXPECT: 100-CONTINUE\r\n\r\n" + RED,
@@ -180,6 +184,8 @@ GOOD = {
     "A17 upgrade to HTTP/2": GET + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n",
     "A17 underscores": RAW + LENGTH + CLOSE + b"Transfer_Encoding: chunked\r\nContent_Length: 5\r\n\r\n" + RED,
     "A17 hop by hop": RAW + LENGTH + b"Connection: close, Content-Length, Host, Content-Type\r\n\r\n" + RED,
+    "A17 close and keep alive": RAW + LENGTH + b"Connection: keep-alive, close\r\n\r\n" + RED,
+    "A17 Connection of commas": RAW + LENGTH + b"Connection: ,,,\r\nConnection: ,close\r\n\r\n" + RED,
     "A17 a rewritten address": GET + CLOSE + b"X-Original-URL: /sesame\r\nX-Rewrite-URL: /sesame\r\n\r\n",
     "A17 conditions": GET + CLOSE + b"If-None-Match: *\r\nIf-Modified-Since: sesame\r\nIf-Range: sesame\r\n\r\n",
     "A17 three request ids": GET + CLOSE + b"X-Request-ID: a\r\n" + b"X-Request-ID: sesame\r\n" * 2 + b"\r\n",
@@ -268,6 +274,7 @@ def test_what_follows_a_body(live: Live, tail: bytes, codes: list[str]) -> None:
         (GET + b"X-A" + b"a" * 40_000 + b": b\r\n\r\n", "headers_too_large"),
         (GET + b"X-A: b\r\n" * 100_000 + b"\r\n", "headers_too_large"),
         (GET + b"X-A: b\r\n" * 64 + b"\r\n", "headers_too_large"),
+        (b"\r\n" * 4_500_000 + GET + b"\r\n", "headers_too_large"),
         (GET + b"Cookie: " + b"a" * 3_000 + b"\r\n" + b"X-A: " + b"b" * 30_000 + b"\r\n\r\n", "headers_too_large"),
         (b"GET /" + b"a" * 5_000_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", "address_too_long"),
         (b"GET /?" + b"a" * 9_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", "address_too_long"),
@@ -280,6 +287,7 @@ def test_what_follows_a_body(live: Live, tail: bytes, codes: list[str]) -> None:
         "A13 a name of 40 kB",
         "A13 100,000 headers",
         "A13 one header too many",
+        "A13 9 MB of empty lines",
         "A13 33 kB in two",
         "A13 an address of 5 MB",
         "A13 a query of 9 kB",
@@ -299,6 +307,17 @@ def test_a15_pipelined(live: Live) -> None:
     assert [(reply.code, reply.headers["x-request-id"].encode()) for reply in replies] == [
         ("ok", name) for name in names
     ]
+
+
+def test_a15_pipelined_methods(live: Live) -> None:
+    requests = [
+        GET + b"\r\n",
+        b"OPTIONS /classify HTTP/1.1\r\n" + HOST + LENGTH + b"\r\n" + RED,
+        RAW + CHUNKED + b"\r\n" + chunk(RED) + b"0\r\n\r\n",
+        b"DELETE /none HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n",
+    ]
+    replies = live.say(b"".join(requests))
+    assert [reply.code for reply in replies] == ["ok", "method_not_allowed", "ok", "not_found"]
 
 
 OFFERS = {
@@ -350,6 +369,15 @@ TARGETS = {
     "A16 no UTF-8": (b"GET /%ff%fe", "not_found"),
     "A16 percent alone": (b"GET /%", "not_found"),
     "A16 line end": (b"GET /livez%0d%0aX-Injected:%20sesame", "not_found"),
+    "A16 absolute, with a name": (b"GET http://sesame:x@t/livez", "ok"),
+    "A16 absolute, no host": (b"GET http:///livez", "bad_request"),
+    "A16 absolute, no path": (b"GET http://t", "bad_request"),
+    "A16 absolute, a port too high": (b"GET http://t:99999/livez", "bad_request"),
+    "A16 absolute, half an address": (b"GET http://[::1/livez", "bad_request"),
+    "A16 absolute, another scheme": (b"GET h1://t/livez", "bad_request"),
+    "A16 host and port": (b"GET t:443", "bad_request"),
+    "A16 question mark alone": (b"GET ?", "bad_request"),
+    "A16 matrix": (b"GET /livez;a=b", "not_found"),
     "A16 git": (b"GET /.git/config", "not_found"),
     "A16 environment": (b"GET /.env", "not_found"),
     "A16 the stock documents": (b"GET /redoc", "not_found"),

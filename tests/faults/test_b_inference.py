@@ -100,6 +100,7 @@ BODIES: dict[str, tuple[Sent, str]] = {
     "B3 a NUL": (b'{"own": "\\u0000", ' + GOOD[1:], "ok"),
     "B3 NaN": (b'{"own": NaN, ' + GOOD[1:], "400"),
     "B3 infinity": (b'{"own": -Infinity, ' + GOOD[1:], "400"),
+    "B3 1e999, in a member that nobody reads": (b'{"own": 1e999, ' + GOOD[1:], "ok"),
     "B3 null": (b"null", "400"),
     "B3 a list": (b"[]", "400"),
     "B3 a comment": (b"/**/" + GOOD, "400"),
