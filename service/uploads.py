@@ -153,7 +153,7 @@ def _bad_multipart(settings: UploadSettings) -> BadMultipart:
 def _options_of(value: str, settings: UploadSettings) -> tuple[bytes, dict[bytes, bytes]]:
     """What `Content-Type` or `Content-Disposition` says, and its options by name.
 
-    Splitting takes time by the square of the semicolons: 30 kB of them, behind a quote, would hold the event loop up.
+    Splitting takes time by the square of the semicolons: 29 kB of them take the event loop 38 ms.
     """
     if value.count(";") > _MAX_OPTIONS:
         raise _bad_multipart(settings)
