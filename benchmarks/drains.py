@@ -36,12 +36,18 @@ async def drain(served: Served, rate: float, requests: list[bytes], seed: int) -
     answers = Answers()
     pool = Pool(served.host, served.port, answers)
     times = poisson_arrivals(rate, _BEFORE_S + _AFTER_S, seed)
-    asyncio.get_running_loop().call_later(_BEFORE_S, os.kill, served.pid, signal.SIGTERM)
+    stopping = asyncio.create_task(_stop(served.pid))
     await send_at(pool, times, requests)
+    await stopping  # a slow service may have answered all before it is asked to stop
     await pool.settle(15.0)
     lost = sum(each.status == LOST and each.sent for each in answers.answers) + pool.outstanding
     statuses = {str(status): number for status, number in sorted(answers.statuses.items())}
     return {"sent": len(times), "lost": lost, "unconnected": answers.refused_connections, "statuses": statuses}
+
+
+async def _stop(pid: int) -> None:
+    await asyncio.sleep(_BEFORE_S)
+    os.kill(pid, signal.SIGTERM)
 
 
 def command(
