@@ -81,8 +81,9 @@ def test_e6_half_closed(live: Live) -> None:
         received = conversation.everything(3)
     live.settle()
     codes = [reply.code for reply in replies_of(received)]
-    assert codes in ([], ["ok"])
-    live.expect_unanswered(**({} if codes else {"client_closed": 1}))
+    ended = live.state().outcomes - live.before.outcomes  # it may be gone when its answer is written
+    assert (codes, ended) in (([], {"client_closed": 1}), ([], {"ok": 1}), (["ok"], {"ok": 1}))
+    live.expect_unanswered(**({} if codes else ended))
 
 
 @pytest.mark.faults_slow
