@@ -16,13 +16,13 @@ readonly official=python:3.12-slim-bookworm
 readonly export_official=python:3.11-slim-bookworm
 readonly model=model/bundled/fashion-mnist.onnx
 readonly bill=/usr/local/share/patchserve/sbom.cdx.json
-# Ray, of the cluster, and pyarrow, of data sets, are no part of the images.
+# Ray, of the cluster, pyarrow, of data sets, and httpx, of the client, are no part of the images.
 readonly import_all='import importlib, pkgutil, service
 for each in pkgutil.walk_packages(service.__path__, "service."):
     try:
         importlib.import_module(each.name)
     except ModuleNotFoundError as error:
-        if error.name not in ("ray", "pyarrow"):
+        if error.name not in ("ray", "pyarrow", "httpx"):
             raise'
 readonly ready_limit_s=60
 readonly stop_limit_s=10
