@@ -3,7 +3,8 @@
     python -m model.resnet --variant R20x0.25 --epochs 30 --output runs/resnet
 
 Data, augmentation, batches of varying resolution and recipe are those of `model.train`. A killed run continues where it
-was: the same command again. `OUTPUT/log.jsonl` has loss, accuracy and time of each epoch, `OUTPUT/state.pt` weights.
+was: the same command again. `OUTPUT/log.jsonl` has loss, accuracy and time of each epoch. From the weights in
+`OUTPUT/model.safetensors` a ViT can learn: `patchserve train --teacher OUTPUT`.
 """
 
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from model.augment import Augmentation, augment, calm, draw_grid, for_small_grey
 from model.bit import ResNet, decode_resnet
+from model.checkpoints import baseline
 from model.data import DataError, LabelledImages, hold_out
 from model.data_sets import FORMS, load_data
 from model.loop import Loop, run_to_the_end
@@ -75,7 +77,12 @@ def command(
         model = ResNet(layers, factor, len(train_set.labels), spec).to(device)
         output.mkdir(parents=True, exist_ok=True)
         loop = make_loop(model, train_set, augmentation, recipe)
-        run_to_the_end(loop, output, console, lambda: {"top1": native_top1(model, test_set)})  # type: ignore[arg-type]
+
+        def measure() -> dict[str, float]:
+            baseline.save(output / "model.safetensors", model, variant, train_set.labels)
+            return {"top1": native_top1(model, test_set)}  # type: ignore[arg-type]
+
+        run_to_the_end(loop, output, console, measure)
     except (DataError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -32,6 +32,7 @@ from model.training.materials import Request, prepare
 from model.training.processes import Choice, open_accelerator, precision_of
 from model.training.recipe import OptimizerName, Recipe, default_batch, recipe_of
 from model.training.run import start_run
+from model.training.teacher import load_teacher
 
 
 def command(
@@ -59,6 +60,7 @@ def command(
     max_patches: Annotated[
         int | None, typer.Option(min=1, help="Most patches of an image; default 4 x native.")
     ] = None,
+    min_patches: Annotated[int, typer.Option(min=1, help="Fewest patches of a drawn size.")] = 16,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = Recipe.epochs,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images a step; default 256, or all if they are fewer.")
@@ -84,6 +86,15 @@ def command(
     erase: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of images with random erasing.")] = 0.0,
     native_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of batches at the native size.")] = 0.5,
     ema_decay: Annotated[float, typer.Option(help="Keep an average of the weights, such as 0.999; 0: none.")] = 0.0,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Learn this checkpoint's answers too; same patches and labels.")
+    ] = None,
+    teacher_weight: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Of the teacher's answers in the loss; the labels have the rest.")
+    ] = Recipe.teacher_weight,
+    temperature: Annotated[
+        float, typer.Option(help="Divides both models' logits before they are compared.")
+    ] = Recipe.temperature,
     patience: Annotated[int, typer.Option(min=0, help="Stop after so many epochs without a better one; 0: never.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Fixes initial weights, order and augmentation.")] = Recipe.seed,
     device: Annotated[
@@ -102,9 +113,12 @@ def command(
             _refuse(resolution=resolution is not None, freeze=freeze)
         accelerator = open_accelerator(precision, cpu=device == "cpu")
         console.quiet = not accelerator.is_main_process
-        augmentation = Augmentation(native_share=native_share, rand_augment=rand_augment, erase=erase)
+        augmentation = Augmentation(native_share, min_patches, rand_augment=rand_augment, erase=erase)
         request = Request(data, validation, hold_out, source, resolution, variant, image_size, max_patches, limit, seed)
         materials = prepare(request, augmentation, console)
+        taught_by = None
+        if teacher is not None:
+            taught_by = load_teacher(teacher, materials.data.labels, materials.model.preprocessing)
         recipe = recipe_of(
             fine_tuning=source is not None,
             epochs=epochs,
@@ -123,8 +137,11 @@ def command(
             freeze=freeze,
             patience=patience,
             precision=precision_of(accelerator),
+            teacher=taught_by.digest if taught_by else "",
+            teacher_weight=teacher_weight,
+            temperature=temperature,
         )
-        run = start_run(materials.model, recipe, accelerator, compiled=compiled)
+        run = start_run(materials.model, recipe, accelerator, compiled=compiled, teacher=taught_by)
         command_line = shlex.join(["python", "-m", "model.train", *sys.argv[1:]])
         description = replace(materials.description, name=model_name(output.name), command=command_line)
         outputs = Outputs(output, description, tensorboard, save_steps)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from model.checkpoints import native
+from model.checkpoints import baseline, native
 from model.checkpoints.files import read_weights, safetensors_metadata
 from model.checkpoints.loading import CheckpointError
 from model.checkpoints.native import Description
@@ -62,7 +62,7 @@ def _is_native(path: Path) -> bool:
 def _load_native(bundle: Bundle) -> Source:
     path = bundle.weights[0]
     model, description = native.load(path)
-    return Source(model, description, Provenance(bundle.origin, _digest((path,)), description.licence))
+    return Source(model, description, Provenance(bundle.origin, digest_of((path,)), description.licence))
 
 
 def _reader(weights: Mapping[str, Tensor], config: Mapping[str, Any], bundle: Bundle) -> _Read:
@@ -75,6 +75,8 @@ def _reader(weights: Mapping[str, Tensor], config: Mapping[str, Any], bundle: Bu
         return timm_layout.read
     if "model_type" in config:
         return transformers_layout.read
+    if baseline.is_baseline(path):
+        raise CheckpointError(f"{path}: a ResNet of model.resnet, which can be a --teacher and nothing else")
     if bundle.config is None:
         raise CheckpointError(
             f"{path}: no checkpoint of patchserve, and there is no config.json beside it: the one that timm or "
@@ -94,7 +96,7 @@ def _describe(converted: Converted, bundle: Bundle) -> Source:
         description=converted.description,
         licence=converted.licence or bundle.licence,
     )
-    provenance = Provenance(bundle.origin, _digest(bundle.weights), description.licence)
+    provenance = Provenance(bundle.origin, digest_of(bundle.weights), description.licence)
     return Source(model.eval(), description, provenance, tuple(notes))
 
 
@@ -112,7 +114,7 @@ def without_head(source: Source) -> Source:
     return replace(source, model=model.eval(), description=replace(source.description, labels=()))
 
 
-def _digest(paths: tuple[Path, ...]) -> str:
+def digest_of(paths: tuple[Path, ...]) -> str:
     """SHA-256 of a file; of several files, one after the other."""
     digest = hashlib.sha256()
     for path in paths:

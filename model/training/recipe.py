@@ -33,6 +33,9 @@ class Recipe:
     freeze: bool = False  # train the head alone: a linear probe
     patience: int = 0  # epochs without a better validation top-1 before the run ends; 0: never
     precision: Precision = "float32"  # of matrix products; weights stay float32
+    teacher: str = ""  # SHA-256 of the weights whose answers are learned too; empty: labels alone
+    teacher_weight: float = 0.9  # of the teacher's answers in the loss; the labels have the rest
+    temperature: float = 2.0  # divides the logits of both before they are compared; above 1 unlikely classes count more
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with.
@@ -45,6 +48,10 @@ class Recipe:
         for name in ("drop_path", "ema_decay", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be from 0 to below 1, not {getattr(self, name)}")
+        if not 0 <= self.teacher_weight <= 1:
+            raise ValueError(f"--teacher-weight must be from 0 to 1, not {self.teacher_weight}")
+        if self.temperature <= 0:
+            raise ValueError(f"--temperature must be above 0, not {self.temperature}")
 
     def steps(self, images: int) -> int:
         """Steps of one epoch over so many images; what does not fill a batch waits for another epoch's order."""

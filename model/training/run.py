@@ -13,6 +13,7 @@ from model.training.optimizers import averaged, make_optimizer
 from model.training.recipe import Recipe
 from model.training.starting import freeze_all_but_head
 from model.training.stochastic_depth import drop_paths
+from model.training.teacher import Teacher
 from model.vit import VisionTransformer
 
 
@@ -45,6 +46,7 @@ class Run:
         accelerator: the processes, the device and the precision.
         recipe: the numbers.
         progress: how far it is.
+        teacher: whose answers are learned too, if there is one.
     """
 
     model: VisionTransformer
@@ -54,6 +56,7 @@ class Run:
     accelerator: Accelerator
     recipe: Recipe
     progress: Progress
+    teacher: Teacher | None = None
 
     @property
     def kept(self) -> VisionTransformer:
@@ -97,7 +100,14 @@ class Run:
         self.progress = Progress(**state["progress"])
 
 
-def start_run(model: VisionTransformer, recipe: Recipe, accelerator: Accelerator, *, compiled: bool = False) -> Run:
+def start_run(
+    model: VisionTransformer,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    *,
+    compiled: bool = False,
+    teacher: Teacher | None = None,
+) -> Run:
     """A fresh run of `model`, which is changed in place.
 
     Args:
@@ -105,6 +115,7 @@ def start_run(model: VisionTransformer, recipe: Recipe, accelerator: Accelerator
         recipe: the numbers.
         accelerator: with the recipe's precision.
         compiled: compute with `torch.compile`.
+        teacher: that of the recipe.
 
     Raises:
         ValueError: when the batch cannot be shared by the processes.
@@ -116,8 +127,10 @@ def start_run(model: VisionTransformer, recipe: Recipe, accelerator: Accelerator
     if recipe.freeze:
         freeze_all_but_head(model)
     model.to(accelerator.device)
+    if teacher is not None:
+        teacher.model.to(accelerator.device)
     average = averaged(model, recipe.ema_decay)
     wrapped, optimizer = accelerator.prepare(model, make_optimizer(model, recipe))
     if compiled:
         wrapped = torch.compile(wrapped, dynamic=True)
-    return Run(model, average, wrapped, optimizer, accelerator, recipe, Progress())
+    return Run(model, average, wrapped, optimizer, accelerator, recipe, Progress(), teacher)

@@ -17,6 +17,7 @@ from model.mixing import mix
 from model.training.run import Run
 from model.training.schedule import learning_rate
 from model.training.seeds import generator_at, seed_of
+from model.training.teacher import Teacher, divergence
 
 
 def train_epoch(run: Run, data: LabelledImages, augmentation: Augmentation) -> Iterator[float]:
@@ -75,6 +76,15 @@ def _loss(
     patches = augment(data.images, shape, run.model.preprocessing.patch_size, augmentation, generator)
     targets = F.one_hot(data.targets, len(data.labels)).float()
     patches, targets = mix(patches, targets, shape, recipe.mixup, recipe.cutmix, generator)
-    grid = torch.tensor([shape], device=device).expand(len(patches), 2)
-    logits, _ = run.wrapped(patches.to(device), grid)
-    return F.cross_entropy(logits.float(), targets.to(device), label_smoothing=recipe.label_smoothing)
+    patches, grid = patches.to(device), torch.tensor([shape], device=device).expand(len(patches), 2)
+    logits, _ = run.wrapped(patches, grid)
+    loss = F.cross_entropy(logits.float(), targets.to(device), label_smoothing=recipe.label_smoothing)
+    return loss if run.teacher is None else _taught(run, run.teacher, patches, grid, logits, loss)
+
+
+def _taught(run: Run, teacher: Teacher, patches: Tensor, grid: Tensor, logits: Tensor, loss: Tensor) -> Tensor:
+    """The loss of the labels, mixed with how far the logits are from what the teacher says of the same patches."""
+    with run.accelerator.autocast():
+        answers = teacher.ask(patches, grid)
+    weight = run.recipe.teacher_weight
+    return weight * divergence(logits, answers, run.recipe.temperature) + (1 - weight) * loss

@@ -46,6 +46,7 @@ NOT_RUN = {
         "--max-patches 196,100,49 --write",
         "python -m model.transfer hf:ORG/NAME photos/train photos/test --protocols few-shot,linear,full",
         "patchserve train photos/train --variant R26+S/32:2d --output runs/hybrid",
+        "patchserve train photos/train --variant Ti/16 --teacher runs/large --output runs/small",
         "python -m model.pretrain photos/ --variant Ti/16 --target colour --output runs/pretrained && "
         "patchserve train photos/train --from runs/pretrained/model.safetensors --output runs/photos",
         "python -m model.resnet --variant R20x0.25 --epochs 30 --output runs/resnet",

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from model import resnet
+from model.checkpoints import baseline
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -28,6 +29,7 @@ def test_it_learns_to_tell_colours(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert [entry["epoch"] for entry in log] == [1, 2, 3]
     assert log[-1]["top1"] == 1.0
+    assert baseline.load(tmp_path / "out" / "model.safetensors")[1] == ("blue", "red")
     with pytest.raises(RuntimeError, match="choose another --output"):
         run(monkeypatch, *arguments, "--epochs", 5)
 

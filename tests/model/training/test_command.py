@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from shades import tiny_checkpoint, write_colours
+from shades import tiny_checkpoint, tiny_model, write_colours
 
 from model import train
 from model.checkpoints import native
+from model.checkpoints.native import Description
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
@@ -49,6 +50,16 @@ def test_a_checkpoint_is_fine_tuned_at_another_resolution(
     assert model.config.depth == 2
     assert json.loads((output / "log.jsonl").read_text().splitlines()[1])["epoch"] == 2
     assert "choose another --output" in run(monkeypatch, data, "--from", checkpoint, *options, "--epochs", 3)
+
+
+def test_a_teacher_is_asked_and_one_of_other_classes_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data, output = write_colours(tmp_path / "data", 4), tmp_path / "out"
+    native.save(tmp_path / "wise.safetensors", tiny_model(3, seed=2), Description(("blue", "green", "red")))
+    options = ["--variant", "Femto/7", "--epochs", 1, "--batch", 4, "--output", output]
+    assert run(monkeypatch, data, *options, "--teacher", tmp_path / "wise.safetensors") == ""
+    assert "another --output" in run(monkeypatch, data, *options)  # the teacher is part of the recipe
+    other = tiny_checkpoint(tmp_path / "other.safetensors")
+    assert "cannot teach this model: it knows 5 classes" in run(monkeypatch, data, *options, "--teacher", other)
 
 
 def test_a_data_set_of_broken_images_alone_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

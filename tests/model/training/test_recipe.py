@@ -16,6 +16,8 @@ from model.training.schedule import learning_rate
         ({"drop_path": 1.0}, "--drop-path must be from 0 to below 1, not 1.0"),
         ({"ema_decay": -0.1}, "--ema-decay must be"),
         ({"label_smoothing": 2}, "--label-smoothing must be"),
+        ({"teacher_weight": 1.1}, "--teacher-weight must be from 0 to 1, not 1.1"),
+        ({"temperature": 0}, "--temperature must be above 0, not 0"),
     ],
 )
 def test_a_wrong_number_is_named(wrong: dict[str, Any], message: str) -> None:
