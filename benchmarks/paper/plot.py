@@ -15,22 +15,30 @@ FAMILIES = {VIT: "ViT", HYBRID: "hybrid", RESNET: "ResNet"}
 Measure = Callable[[Result], float]
 
 
-def draw(done: Mapping[Trial, Result], folder: Path) -> None:
-    """Write `sizes.svg` and `families.svg`; what was not run is left out."""
+_BY_IMAGES: dict[str, Measure] = {"training images": lambda each: each.trial.images}
+_BY_COST: dict[str, Measure] = {
+    "10^12 operations of training": lambda each: each.teraflops,
+    "seconds of one core": lambda each: each.cpu_seconds,
+}
+PICTURES = {"sizes": (sizes, _BY_IMAGES), "families": (families, _BY_COST)}
+
+
+def draw(done: Mapping[Trial, Result], folder: Path) -> set[str]:
+    """Write `NAME.svg` for the experiments that compare families, as soon as there are two of them.
+
+    Returns:
+        the names.
+    """
     mpl.rcParams["svg.fonttype"] = "none"  # text stays text: small, and searchable
     mpl.rcParams["svg.hashsalt"] = "paper"  # the same file from the same numbers
-    by_images: dict[str, Measure] = {"training images": lambda each: each.trial.images}
-    by_cost: dict[str, Measure] = {
-        "10^12 operations of training": lambda each: each.teraflops,
-        "seconds of one core": lambda each: each.cpu_seconds,
-    }
-    _draw(_of(sizes, done), by_images, folder / "sizes.svg")
-    _draw(_of(families, done), by_cost, folder / "families.svg")
-
-
-def _of(experiment: Callable[[int], list[Trial]], done: Mapping[Trial, Result]) -> list[Result]:
+    drawn = set()
     seeds = sorted({trial.seed for trial in done})
-    return [done[trial] for seed in seeds for trial in experiment(seed) if trial in done]
+    for name, (experiment, measures) in PICTURES.items():
+        results = [done[trial] for seed in seeds for trial in experiment(seed) if trial in done]
+        if len({each.trial.model for each in results}) > 1:
+            _draw(results, measures, folder / f"{name}.svg")
+            drawn.add(name)
+    return drawn
 
 
 def _draw(results: Sequence[Result], measures: Mapping[str, Measure], path: Path) -> None:
@@ -44,8 +52,7 @@ def _draw(results: Sequence[Result], measures: Mapping[str, Measure], path: Path
         axes.set_xlabel(label)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("top-1, %")
-    if results:
-        panels[0].legend()
+    panels[0].legend()
     canvas.savefig(path, metadata={"Date": None})
 
 

@@ -23,19 +23,15 @@ HEAD = "| model | learns from | images seen | pixels | rate | begins with | top-
 def command(
     results: Annotated[Path, typer.Argument(help="File of JSON lines.")],
     page: Annotated[Path, typer.Option(help="Page with the two marks.")] = Path("docs/paper.md"),
-    pictures: Annotated[Path, typer.Option(help="Folder for the SVG files.")] = Path("docs/paper"),
+    pictures: Annotated[Path, typer.Option(help="Folder for the SVG files, beside the page.")] = Path("docs/paper"),
 ) -> None:
     """Write tables and pictures."""
     done = read(results)
-    draw(done, pictures)
+    links = {name: f"![{name}]({pictures.name}/{name}.svg)\n\n" for name in draw(done, pictures)}
+    text = "\n".join(f"`{name}`\n\n{links.get(name, '')}{table(name, done)}" for name in EXPERIMENTS)
     before, _, rest = page.read_text().partition(START)
     _, _, after = rest.partition(END)
-    page.write_text(f"{before}{START}\n{tables(done)}\n{END}{after}")
-
-
-def tables(done: Mapping[Trial, Result]) -> str:
-    """All experiments in Markdown."""
-    return "\n".join(f"`{name}`\n\n{table(name, done)}" for name in EXPERIMENTS)
+    page.write_text(f"{before}{START}\n{text}\n{END}{after}")
 
 
 def table(name: str, done: Mapping[Trial, Result]) -> str:

@@ -50,6 +50,8 @@ NOT_RUN = {
         "python -m model.pretrain photos/ --variant Ti/16 --target colour --output runs/pretrained && "
         "patchserve train photos/train --from runs/pretrained/model.safetensors --output runs/photos",
         "python -m model.resnet --variant R20x0.25 --epochs 30 --output runs/resnet",
+        "python -m benchmarks.paper.run",
+        "python -m benchmarks.paper.report docs/paper/results.jsonl",
     ),
     "needs a trained checkpoint and labelled photographs; tests/export does it with small ones": (
         "patchserve export runs/photos -o photos.onnx --report",
