@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from service.logs import BackgroundStream, open_log, quiet_libraries
 from service.metrics import Metrics
 from service.protocol import bounded_protocol
 from service.settings import HttpSettings, Settings
+
+_FLUSH_S = 1.0
 
 
 def serve(settings: Settings, engine: Engine | None = None) -> None:
@@ -244,10 +247,16 @@ def _loop_name() -> str:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process now, whatever its threads do."""
+    """End the process now, whatever its threads do, and whether or not somebody reads what it says."""
+    flushing = threading.Thread(target=_flush, daemon=True)  # waits for the log's thread, which may wait for a reader
+    flushing.start()
+    flushing.join(_FLUSH_S)
+    os._exit(status)
+
+
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
             continue
-    os._exit(status)

@@ -233,9 +233,11 @@ def test_the_base_install_serves_without_torch(artifact: Path, tmp_path: Path) -
     assert process.returncode == 0
 
 
-def test_a_log_that_nobody_reads_stalls_no_request(artifact: Path) -> None:
+def test_a_log_that_nobody_reads_stalls_no_request_and_no_end(artifact: Path) -> None:
     command = [*COMMAND, "serve", str(artifact), "--port=0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    # Without a buffer nothing would be left to flush at the end.
+    buffered = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered)
     try:
         service = ServedProcess(process)
         with service.connect() as conversation:
