@@ -11,9 +11,8 @@ their turn.
 import os
 import signal
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import count, product
 from pathlib import Path
@@ -23,86 +22,65 @@ from typing import Annotated
 import typer
 
 from benchmarks.peers import ceiling, processes
-from benchmarks.peers.catalog import OURS, SERVERS, Server
+from benchmarks.peers.catalog import OURS, SERVERS
 from benchmarks.peers.load import CONTENT_TYPES, load, write_bodies
 from benchmarks.peers.models import MODELS, prepare
 from benchmarks.peers.photos import WORKLOADS, photos_in
 from benchmarks.peers.plan import CONNECTIONS, seconds_of
+from benchmarks.peers.results import Cell, Result
 from benchmarks.peers.servers.classifier import batch_limit
 from benchmarks.peers.started import Place, started, url_of
 from benchmarks.peers.visit import refusals
-from benchmarks.served import family, process_cpu_s
+from benchmarks.served import Served
 
 _FIRST_PORT = 18200
 _DRAIN_TIMEOUT_S = 40.0
-
-
-@dataclass(frozen=True, slots=True)
-class Rival:
-    """A running server."""
-
-    server: Server
-    port: int
-    pid: int
-
-    def cpu_s(self) -> float:
-        """Seconds of all its processes."""
-        return sum(process_cpu_s(pid) for pid in family(self.pid))
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One load of one server."""
-
-    requests_per_s: float
-    cpu_ms: float
-    p50_ms: float
-    p99_ms: float
+Turns = dict[str, list[Result]]  # by the name of a server
 
 
 @contextmanager
-def _running(names: Sequence[str], artifact: Path, patches: int, place: Place) -> Iterator[list[Rival]]:
+def _running(names: Sequence[str], artifact: Path, patches: int, place: Place) -> Iterator[dict[str, Served]]:
     """All of them, ready for images of so many patches.
 
     Raises:
         SystemExit: if one does not start.
     """
     with ExitStack() as stack:
-        rivals = []
+        rivals: dict[str, Served] = {}
         for name, port in zip(names, count(_FIRST_PORT, 10), strict=False):  # some servers take the next four too
             limit = batch_limit(patches, SERVERS[name].batch_patches)
             running = stack.enter_context(started(SERVERS[name], artifact, limit, place, port))
             if running.error:
                 raise SystemExit(f"{name}: {running.error}")
-            rivals.append(Rival(SERVERS[name], port, running.pid))
+            rivals[name] = Served("127.0.0.1", port, running.pid)
         yield rivals
-        for rival in rivals:  # at once: each would wait for the end of all others
+        for rival in rivals.values():  # at once: each would wait for the end of all others
             os.kill(rival.pid, signal.SIGTERM)
 
 
-def _take_turn(rival: Rival, images: Sequence[bytes], connections: int, seconds: float, place: Place) -> Turn:
+def _take_turn(rival: Served, cell: Cell, images: Sequence[bytes], seconds: float, place: Place) -> Result:
     """Raises: SystemExit: for any answer that is no success."""
-    bodies = write_bodies(images, rival.server.form, place.work)
+    server = SERVERS[cell.server]
+    bodies = write_bodies(images, server.form, place.work)
     before_s = rival.cpu_s()
-    loaded = load(url_of(rival.server, rival.port), CONTENT_TYPES[rival.server.form], bodies, connections, seconds)
+    loaded = load(url_of(server, rival.port), CONTENT_TYPES[server.form], bodies, cell.connections, seconds)
     if problem := refusals(loaded):
-        raise SystemExit(f"{rival.server.name}: {problem}")
+        raise SystemExit(f"{cell.server}: {problem}")
     processes.wait_idle(_DRAIN_TIMEOUT_S)
     cpu_ms = 1000 * (rival.cpu_s() - before_s) / loaded.requests
-    return Turn(loaded.requests / loaded.duration_s, cpu_ms, loaded.p50_ms, loaded.p99_ms)
+    return Result(cell, loaded.requests / loaded.duration_s, loaded.p50_ms, loaded.p99_ms, cpu_ms)
 
 
-def _take_turns(rivals: Sequence[Rival], rounds: int, take: Callable[[Rival], Turn]) -> dict[str, list[Turn]]:
-    """Of each; a first turn is not counted."""
-    turns: dict[str, list[Turn]] = {rival.server.name: [] for rival in rivals}
-    for number in range(rounds + 1):
-        for rival in rivals:
-            turn = take(rival)
-            turns[rival.server.name] += [turn] if number else []
+def _take_turns(rivals: Mapping[str, Served], cells: Sequence[Cell], take: Callable[[Served, Cell], Result]) -> Turns:
+    """Of each; those of round 0 are not counted."""
+    turns: Turns = {name: [] for name in rivals}
+    for cell in cells:
+        result = take(rivals[cell.server], cell)
+        turns[cell.server] += [result] if cell.round else []
     return turns
 
 
-def _print(cell: str, turns: dict[str, list[Turn]]) -> None:
+def _print(cell: str, turns: Turns) -> None:
     ours = [turn.requests_per_s for turn in turns[OURS]]
     for name, taken in turns.items():
         ratios = [one / turn.requests_per_s for one, turn in zip(ours, taken, strict=True)]
@@ -133,10 +111,9 @@ def command(
             _, patches = ceiling.best_classes(artifact, images)
             with _running([OURS, *server], artifact, patches, place) as rivals:
                 for number in connections or CONNECTIONS:
-                    taking = partial(
-                        _take_turn, images=images, connections=number, seconds=seconds_of(each, number), place=place
-                    )
-                    _print(f"{each} | {photos} | {number}", _take_turns(rivals, rounds, taking))
+                    cells = [Cell(each, photos, number, who, turn) for turn in range(rounds + 1) for who in rivals]
+                    taking = partial(_take_turn, images=images, seconds=seconds_of(each, number), place=place)
+                    _print(f"{each} | {photos} | {number}", _take_turns(rivals, cells, taking))
 
 
 if __name__ == "__main__":
