@@ -87,7 +87,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # --- connection -------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(GentleTransport(transport, self))
+        self._gentle = GentleTransport(transport, self)
+        super().connection_made(self._gentle)
         self._metrics.connections.inc()
         self._served = self._doorway.enter(self)
         self._await_headers()
@@ -100,6 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._resting is not None:
             self._resting.cancel()
         self._refused = True
+        self._gentle.let_go()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -204,6 +206,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 cycle.scope["state"]["problem"] = Overloaded.code
                 cycle.response_started = cycle.response_complete = True
                 self.on_response_complete()
+                cycle.on_response = _nothing  # as uvicorn does behind the app: no circle with this connection
                 return
         super()._start_asgi_task(cycle, app)
 
@@ -346,6 +349,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
 
+def _nothing() -> None:
+    pass
+
+
 class GentleTransport(asyncio.Transport):
     """A transport whose `close` lets a reply reach a client that is still sending.
 
@@ -367,6 +374,15 @@ class GentleTransport(asyncio.Transport):
         self._send_head()
         self._closing = True
         self._protocol.close_gently(self._transport)
+
+    def let_go(self) -> None:
+        """The connection is lost: what still holds this transport writes nothing, and no longer holds the protocol.
+
+        Otherwise every connection would be a circle, and what the collector finds of thousands stops the loop.
+        """
+        self._closing = True
+        self._head = b""
+        del self._protocol
 
     def is_closing(self) -> bool:
         return self._closing or self._transport.is_closing()

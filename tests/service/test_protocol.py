@@ -1,8 +1,10 @@
 import asyncio
+import gc
 import json
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
@@ -10,9 +12,15 @@ from typing import Any, cast
 
 import pytest
 from served_process import ServedProcess, served, statuses
+from starlette.responses import PlainTextResponse
+from starlette.types import Scope
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
-from service.protocol import BoundedProtocol, GentleTransport
+from service.metrics import Metrics
+from service.protocol import BoundedProtocol, GentleTransport, bounded_protocol
 from service.security_headers import SECURITY_HEADERS
+from service.settings import Settings
 
 from .conftest import picture
 
@@ -370,3 +378,45 @@ def test_a_reply_to_head_goes_before_the_next_reply(service: ServedProcess) -> N
         received = conversation.everything()
     assert len(statuses(received)) == 2
     assert statuses(received)[1] == 200
+
+
+class Shedding:
+    """Refuses at the door whatever asks for `/shed`."""
+
+    def refusal(self, scope: Scope) -> bytes | None:
+        return b"HTTP/1.1 429 \r\nContent-Length: 0\r\n\r\n" if scope["path"] == "/shed" else None
+
+
+async def left_behind(*requests: bytes) -> int:
+    """Connections that are still in memory when all have ended, each after its requests, with the collector at rest."""
+    made = weakref.WeakSet[BoundedProtocol]()
+    config, state = Config(PlainTextResponse("well"), lifespan="off"), ServerState()
+    kind = bounded_protocol(Settings(), Metrics(), Shedding())
+
+    def protocol() -> BoundedProtocol:
+        connection = cast("BoundedProtocol", kind(config, state, {}))
+        made.add(connection)
+        return connection
+
+    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for request in requests:
+            writer.write(request + b"\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+    server.close()
+    await asyncio.wait_for(server.wait_closed(), 5)
+    await asyncio.sleep(0.1)
+    return len(made)
+
+
+@pytest.mark.parametrize("requests", [(), (GET,), (GET, GET), (GET.replace(b"/livez", b"/shed"),) * 2])
+def test_a_connection_that_has_ended_leaves_nothing_to_collect(requests: tuple[bytes, ...]) -> None:
+    """What only the collector finds gathers by thousands, and taking it away stops the loop for milliseconds."""
+    gc.disable()
+    try:
+        assert asyncio.run(left_behind(*requests)) == 0
+    finally:
+        gc.enable()
