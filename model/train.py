@@ -57,6 +57,13 @@ def command(
     image_size: Annotated[
         int | None, typer.Option(help="From scratch: native side, pixels; default the variant's own.")
     ] = None,
+    pooling: Annotated[
+        Literal["token", "average"],
+        typer.Option(help="From scratch: the head reads a class token, or the mean of patches."),
+    ] = "token",
+    mimetic: Annotated[
+        bool, typer.Option("--mimetic", help="From scratch: begin with attention as trained models have it.")
+    ] = False,
     max_patches: Annotated[
         int | None, typer.Option(min=1, help="Most patches of an image; default 4 x native.")
     ] = None,
@@ -110,11 +117,14 @@ def command(
     console = Console()
     try:
         if source is None:
-            _refuse(resolution=resolution is not None, freeze=freeze)
+            _refuse("needs --from: there is nothing to keep of random weights", resolution=resolution, freeze=freeze)
+        else:
+            _refuse("is for random weights, not for --from", mimetic=mimetic, pooling=pooling != "token")
         accelerator = open_accelerator(precision, cpu=device == "cpu")
         console.quiet = not accelerator.is_main_process
         augmentation = Augmentation(native_share, min_patches, rand_augment=rand_augment, erase=erase)
-        request = Request(data, validation, hold_out, source, resolution, variant, image_size, max_patches, limit, seed)
+        begin = (variant, image_size, pooling, mimetic)
+        request = Request(data, validation, hold_out, source, resolution, *begin, max_patches, limit, seed)
         materials = prepare(request, augmentation, console)
         taught_by = None
         if teacher is not None:
@@ -151,9 +161,9 @@ def command(
         raise SystemExit(f"error: {error}") from None
 
 
-def _refuse(**given: bool) -> None:
+def _refuse(why: str, **given: object) -> None:
     for name in (name for name, is_given in given.items() if is_given):
-        raise ValueError(f"--{name} needs --from: there is nothing to keep of random weights")
+        raise ValueError(f"--{name} {why}")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -15,6 +16,7 @@ from model.data_sets import load_data
 from model.manifest import Preprocessing
 from model.sources.load import load, locate
 from model.sources.source import parse_source
+from model.training.mimetic import begin_mimetically
 from model.training.seeds import generator_at
 from model.training.starting import at_resolution, evaluated_side, with_new_head
 from model.vit import VisionTransformer, decode_variant
@@ -31,6 +33,8 @@ class Request:
     resolution: int | None = None
     variant: str = "Pico/4"
     image_size: int | None = None
+    pooling: Literal["token", "average"] = "token"
+    mimetic: bool = False
     max_patches: int | None = None
     limit: int | None = None
     seed: int = 0
@@ -64,7 +68,7 @@ def prepare(request: Request, augmentation: Augmentation, console: Console) -> M
     for reason in dict.fromkeys(data.skipped + validation.skipped):  # parts of one set name the same
         console.print(f"skipped {reason}", markup=False, soft_wrap=True)
     classes = len(data.labels)
-    model = _from_scratch(body, classes) if request.source is None else with_new_head(body, classes)
+    model = _from_scratch(body, classes, request) if request.source is None else with_new_head(body, classes)
     if not torch.cuda.is_available():
         model.attend_with(matmul_attention)
     if request.data is None:  # small grey pictures on black, which serving may see in other colours and sizes
@@ -77,6 +81,7 @@ def _body(request: Request, console: Console) -> tuple[VisionTransformer, Descri
     if request.source is None:
         with torch.device("meta"):  # random weights are drawn when the number of classes is known
             config, spec = decode_variant(request.variant, image_size=request.image_size)
+            config = replace(config, pooling=request.pooling, class_token=request.pooling == "token")
             body = VisionTransformer(config, replace(spec, resize="aspect", resize_to=None))
         return body, Description((), licence="MIT" if request.data is None else "")
     source = load(locate(parse_source(request.source)))
@@ -87,8 +92,11 @@ def _body(request: Request, console: Console) -> tuple[VisionTransformer, Descri
     return at_resolution(source.model, side), Description((), description=text, licence=source.provenance.licence)
 
 
-def _from_scratch(body: VisionTransformer, classes: int) -> VisionTransformer:
-    return VisionTransformer(replace(body.config, classes=classes), body.preprocessing)
+def _from_scratch(body: VisionTransformer, classes: int, request: Request) -> VisionTransformer:
+    model = VisionTransformer(replace(body.config, classes=classes), body.preprocessing)
+    if request.mimetic:
+        begin_mimetically(model)
+    return model
 
 
 def _images(request: Request, spec: Preprocessing) -> tuple[LabelledImages, LabelledImages]:

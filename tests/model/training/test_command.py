@@ -79,6 +79,8 @@ def test_a_data_set_of_broken_images_alone_is_refused(monkeypatch: pytest.Monkey
         (["--precision", "float16"], "--precision float16 needs a GPU"),
         (["--freeze"], "--freeze needs --from"),
         (["--resolution", "64"], "--resolution needs --from"),
+        (["--from", "missing.safetensors", "--mimetic"], "--mimetic is for random weights"),
+        (["--from", "missing.safetensors", "--pooling", "average"], "--pooling is for random weights"),
     ],
 )
 def test_a_wrong_call_is_one_clear_line(
