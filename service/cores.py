@@ -7,11 +7,12 @@ Files: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max), https://doc
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
+from service.control_groups import MEMBERSHIP, ROOT, folders_of, read
 
-def usable_cores(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+
+def usable_cores(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int:
     """Whole cores that the affinity mask and the container's quota leave, at least 1.
 
     Args:
@@ -19,7 +20,7 @@ def usable_cores(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/
         membership: the groups of this process.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, int(cpu_quota(root, _read(membership)))))
+    return max(1, min(allowed, int(cpu_quota(root, read(membership)))))
 
 
 def cpu_quota(root: Path, membership: str) -> float:
@@ -30,23 +31,10 @@ def cpu_quota(root: Path, membership: str) -> float:
         membership: content of `/proc/self/cgroup`, lines of `number:controllers:path`.
     """
     quotas = [2.0**31]  # more than any machine has, and still a whole number
-    for line in membership.splitlines():
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if not controllers:  # version 2
-            quotas += [_quota(*_read(folder / "cpu.max").split()) for folder in _upwards(root, path)]
-        elif "cpu" in controllers.split(","):
-            for folder in _upwards(root / controllers, path):
-                quotas.append(_quota(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")))
+    for folder in folders_of("cpu", root, membership):
+        quotas.append(_quota(*read(folder / "cpu.max").split()))
+        quotas.append(_quota(read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us")))
     return min(quotas)
-
-
-def _upwards(root: Path, path: str) -> Iterator[Path]:
-    """The group and those above it. Inside a container the path may be the host's: then only the root exists."""
-    folder = root / path.strip("/")
-    while folder != root and root in folder.parents:
-        yield folder
-        folder = folder.parent
-    yield root
 
 
 def _quota(quota: str = "max", period: str = "100000") -> float:
@@ -55,10 +43,3 @@ def _quota(quota: str = "max", period: str = "100000") -> float:
         return int(quota) / int(period) if int(quota) > 0 else 2.0**31
     except (ValueError, ZeroDivisionError):
         return 2.0**31
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

@@ -29,6 +29,7 @@ from service.runner import BatchRunner, Run
 from service.settings import Settings
 
 _WINDOW = 256  # images
+_WINDOW_OF_A_THREAD = 128  # what an engine has taken no other can: with one decode thread it takes less ahead
 _AT_ONCE = 16  # images that a decode thread takes: a task for each would cost a quick model a part of its speed
 _DECODING = 2  # windows
 
@@ -121,7 +122,9 @@ class Classifier:
         # Decoding is windows ahead, and on a machine with other work niceness would cost speed.
         self._runner = BatchRunner(engine, time.monotonic, memory, engine.lanes.number, polite=False)
         self._runner.warm_up()
-        self._pool = ThreadPoolExecutor(settings.decode_threads or usable_cores(), thread_name_prefix="decode")
+        threads = settings.decode_threads or usable_cores()
+        self._window = min(_WINDOW, _WINDOW_OF_A_THREAD * threads)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def rows(self, entries: Iterable[Entry]) -> Iterator[Row]:
         """The row of each entry, in order.
@@ -146,7 +149,7 @@ class Classifier:
         self._runner.close()
 
     def _refill(self, decoding: deque[list[Future[_Decoded]]], source: Iterator[Entry]) -> None:
-        while len(decoding) < _DECODING and (window := list(islice(source, _WINDOW))):
+        while len(decoding) < _DECODING and (window := list(islice(source, self._window))):
             shares = [window[start : start + _AT_ONCE] for start in range(0, len(window), _AT_ONCE)]
             decoding.append([self._pool.submit(self._decode, share) for share in shares])
 

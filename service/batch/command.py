@@ -11,6 +11,7 @@ from service.errors import BatchError
 
 if TYPE_CHECKING:
     from service.batch.run import Summary
+    from service.settings import Settings
 
 _STOPPED = "patchserve: stopped; the same command goes on where this one ended"
 
@@ -33,10 +34,19 @@ def batch(
         str | None, typer.Option(help="Of the images in Parquet files; default: image, or the only one of bytes.")
     ] = None,
     provider: Annotated[str | None, typer.Option(help="cpu (the default), cuda or tensorrt.")] = None,
-    part_images: Annotated[int, typer.Option(min=1, help="Images that a kill can cost.")] = 512,
+    part_images: Annotated[int, typer.Option(min=1, help="Images that a kill can cost each engine.")] = 256,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, at the end.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished run away.")] = False,
     fail_on_error: Annotated[bool, typer.Option("--fail-on-error", help="Status 1 if any image has one.")] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            help="Engines side by side on this machine, each in a process of its own; default: on a CPU one for each "
+            "core if the files of so many models are at most a quarter of the memory, else 1.",
+        ),
+    ] = None,
     ray: Annotated[bool, typer.Option("--ray", help="On a Ray cluster, or on a Ray of this machine's own.")] = False,
     ray_actors: Annotated[int, typer.Option(min=1, help="Engines.")] = 1,
     ray_cpus: Annotated[int, typer.Option(min=1, help="Cores of one engine.")] = 1,
@@ -46,18 +56,23 @@ def batch(
 
     Settings of `patchserve serve` that concern engine, batches and images apply as environment variables.
     """
+    if ray and processes is not None:
+        raise BatchError("--processes and --ray exclude each other: with --ray, --ray-actors says how many engines")
     try:
         import pyarrow  # noqa: F401, PLC0415 - else the imports below fail with a traceback
     except ImportError:
         raise BatchError("patchserve batch needs the extra batch: pip install 'patchserve[batch]'") from None
     from service.artifacts import artifact_of  # noqa: PLC0415
-    from service.batch.run import Order, classify_data_set  # noqa: PLC0415
-    from service.batch.worker import Wanted  # noqa: PLC0415
     from service.settings import read_settings  # noqa: PLC0415
 
     flags = ["--provider", provider] if provider else []
     settings = read_settings([*flags, *([str(model)] if model else [])])
     settings = settings.model_copy(update={"model": artifact_of(settings)})
+    if not ray:
+        processes = _prepare(settings, processes)
+    from service.batch.run import Order, classify_data_set  # noqa: PLC0415 - what it imports takes time
+    from service.batch.worker import Wanted  # noqa: PLC0415
+
     wanted = Wanted(k, max_patches, embeddings)
     order = Order(inputs, output, wanted, column, part_images, overwrite=overwrite, restart=restart)
     started = time.monotonic()
@@ -67,13 +82,24 @@ def batch(
 
             summary = classify_with_ray(order, settings, Pool(ray_actors, ray_cpus, ray_gpus))
         else:
-            summary = classify_data_set(order, settings)
+            summary = classify_data_set(order, settings, processes or 1)
     except KeyboardInterrupt:
         print(_STOPPED, file=sys.stderr)  # noqa: T201
         raise typer.Exit(130) from None
     _report(summary, output, time.monotonic() - started)
     if summary.errors and fail_on_error:
         raise BatchError(f"{summary.errors} of {summary.images} images have errors, see the column error of {output}")
+
+
+def _prepare(settings: "Settings", wanted: int | None) -> int:
+    """Choose the processes, and let the imports of several begin before ours."""
+    from service.batch.choice import choose_processes  # noqa: PLC0415
+    from service.batch.server import start_server  # noqa: PLC0415
+
+    number = choose_processes(settings, wanted)
+    if number > 1:
+        start_server()
+    return number
 
 
 def _report(summary: "Summary", output: Path, seconds: float) -> None:

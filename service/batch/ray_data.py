@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from service.batch.inventory import Inventory
 from service.batch.journal import Journal
-from service.batch.run import About, Order, Summary, complete
-from service.batch.worker import Finished, PartWorker, Tell
+from service.batch.run import Order, Summary, complete
+from service.batch.worker import Finished, Tell, open_worker, settings_of_one
+from service.engine import Model
 from service.errors import BatchError
 from service.loaded import open_engine
 from service.settings import Settings
 
-_PARTS_AT_ONCE = 4  # that an engine takes: at the end of each such task it runs empty
+_PARTS_AT_ONCE = 8  # that an engine takes: at the end of each such task it runs empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,12 @@ def classify_with_ray(order: Order, settings: Settings, pool: Pool) -> Summary:
     settings = settings.model_copy(update={"model": settings.model and settings.model.absolute()})
     journal = Journal(order.output)
     with journal.held(overwrite=order.overwrite, restart=order.restart):
-        about = _look_at_model(order, settings, journal)
+        model = _look_at_model(settings)
         _join(ray)
         try:
             _check_room(ray.cluster_resources(), pool)
-            return complete(order, settings, journal, about, _Cluster(ray, order, settings, pool))
+            of_one = settings_of_one(settings, model, pool.actors, pool.cpus)
+            return complete(order, settings, journal, model, _Cluster(ray, order, of_one, pool))
         finally:
             ray.shutdown()
 
@@ -59,9 +61,7 @@ class _Cluster:
     def __init__(self, ray: Any, order: Order, settings: Settings, pool: Pool) -> None:
         self._ray = ray
         self._order = order
-        self._settings = settings.model_copy(
-            update={"decode_threads": pool.cpus, "engine_lanes": _lanes(settings, pool)}
-        )
+        self._settings = settings
         self._pool = pool
 
     def __call__(
@@ -94,7 +94,7 @@ class _Actor:
 
     def __init__(self, settings: Settings, order: Order, inventory: Inventory) -> None:
         self._inventory = inventory
-        self._worker = PartWorker(open_engine(settings), settings, order.wanted, Journal(order.output).part)
+        self._worker = open_worker(settings, order.wanted, Journal(order.output))
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> Iterator[dict[str, list[int]]]:
         for finished in self._worker.run(self._inventory, batch["part"].tolist()):
@@ -113,13 +113,11 @@ def _join(ray: Any) -> None:
         ) from None
 
 
-def _look_at_model(order: Order, settings: Settings, journal: Journal) -> About:
+def _look_at_model(settings: Settings) -> Model:
     """On the CPU: the node of the command may have no GPU."""
     engine = open_engine(settings.model_copy(update={"provider": "cpu"}))
-    worker = PartWorker(engine, settings, order.wanted, journal.part)
-    worker.close()
     engine.close()
-    return About(engine.model, worker.schema)
+    return engine.model
 
 
 def _check_room(resources: dict[str, float], pool: Pool) -> None:
@@ -130,10 +128,6 @@ def _check_room(resources: dict[str, float], pool: Pool) -> None:
             f"the cluster has {cores:g} cores and {gpus:g} GPUs, too few for {pool.actors} engines of {pool.cpus} and "
             f"{pool.gpus:g}: see --ray-actors, --ray-cpus and --ray-gpus"
         )
-
-
-def _lanes(settings: Settings, pool: Pool) -> int:
-    return pool.cpus if settings.provider == "cpu" else settings.engine_lanes
 
 
 def _import_ray() -> Any:

@@ -68,13 +68,12 @@ def save_part(table: pa.Table, path: Path) -> None:
     partial.replace(path)
 
 
-def merge(parts: Iterable[Path], path: Path, schema: pa.Schema, facts: Mapping[str, Any]) -> int:
+def merge(parts: Sequence[Path], path: Path, facts: Mapping[str, Any]) -> int:
     """Write all parts into one file, whole or not there; the number of rows with an error.
 
     Args:
-        parts: in order.
+        parts: in order, at least one; all have the same columns.
         path: of the file.
-        schema: of the parts.
         facts: go into the metadata of the file as JSON, under `METADATA_KEY`, with the number of errors.
 
     Raises:
@@ -82,7 +81,7 @@ def merge(parts: Iterable[Path], path: Path, schema: pa.Schema, facts: Mapping[s
     """
     errors = 0
     with path.open("wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(file, pq.read_schema(parts[0]), compression="zstd") as writer:
             for table in _groups(parts):
                 errors += len(table) - table.column("error").null_count
                 writer.write_table(table, row_group_size=_ROWS_OF_A_GROUP)

@@ -1,6 +1,7 @@
 """The order of work: model, inventory, the parts that are missing, one file.
 
-Parts are classified by an engine of this process, or by those of a Ray cluster (`service.batch.ray_data`).
+Parts are classified by an engine of this process, by those of several processes (`service.batch.processes`), or by
+those of a Ray cluster (`service.batch.ray_data`).
 """
 
 import json
@@ -8,17 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from service.batch.display import Display
 from service.batch.inputs import find_inputs
 from service.batch.inventory import Inventory, write_inventory
 from service.batch.journal import Journal, disk_errors
+from service.batch.processes import Processes
 from service.batch.results import merge
 from service.batch.stopping import Stop
-from service.batch.worker import Finished, PartWorker, Tell, Wanted
+from service.batch.worker import Finished, Tell, Wanted, open_worker
 from service.engine import Model
-from service.loaded import open_engine
 from service.settings import ImageSettings, Settings
 
 # As `PartWorker.run`.
@@ -46,7 +46,7 @@ class Order:
     output: Path
     wanted: Wanted = field(default_factory=Wanted)
     column: str | None = None
-    part_images: int = 512
+    part_images: int = 256
     overwrite: bool = False
     restart: bool = False
 
@@ -68,44 +68,38 @@ class Summary:
     signal: int | None = None
 
 
-def classify_data_set(order: Order, settings: Settings) -> Summary:
-    """Classify here what an earlier run has not.
+def classify_data_set(order: Order, settings: Settings, processes: int = 1) -> Summary:
+    """Classify on this machine what an earlier run has not.
 
     Raises:
         StartError: if the model, an input, the output or the disk is at fault.
     """
     journal = Journal(order.output)
     with journal.held(overwrite=order.overwrite, restart=order.restart):
-        engine = open_engine(settings)
-        worker = PartWorker(engine, settings, order.wanted, journal.part)
+        if processes > 1:
+            engines = Processes(settings, order.wanted, journal, processes)
+            return complete(order, settings, journal, engines.model, engines.run)
+        worker = open_worker(settings, order.wanted, journal)
         try:
-            return complete(order, settings, journal, About(engine.model, worker.schema), worker.run)
+            return complete(order, settings, journal, worker.model, worker.run)
         finally:
             worker.close()
 
 
-@dataclass(frozen=True, slots=True)
-class About:
-    """The model, and the columns of its parts."""
-
-    model: Model
-    schema: Any
-
-
-def complete(order: Order, settings: Settings, journal: Journal, about: About, run_parts: RunParts) -> Summary:
+def complete(order: Order, settings: Settings, journal: Journal, model: Model, run_parts: RunParts) -> Summary:
     """List the inputs, have the missing parts classified, and put all into one file.
 
     Args:
         order: what to do.
         settings: of images.
         journal: held.
-        about: what is in the parts.
+        model: that classifies.
         run_parts: who classifies them.
 
     Raises:
         BatchError: if an input, the output or the disk is at fault, or an earlier run was another one.
     """
-    facts = _facts(order, settings, about.model)
+    facts = _facts(order, settings, model)
     journal.check(facts)
     display, stop = Display(), Stop()
     with display.shown():
@@ -117,7 +111,7 @@ def complete(order: Order, settings: Settings, journal: Journal, about: About, r
             done += sum(part.images for part in run_parts(inventory, missing, stop.asked, display.advance))
     if done < inventory.images:
         return Summary(inventory.images, done, signal=stop.signal)
-    return Summary(inventory.images, done, _merge(order, journal, about, inventory))
+    return Summary(inventory.images, done, _merge(order, journal, model, inventory))
 
 
 def _list(order: Order, journal: Journal, facts: dict[str, str], display: Display) -> Inventory:
@@ -130,8 +124,8 @@ def _list(order: Order, journal: Journal, facts: dict[str, str], display: Displa
     return inventory
 
 
-def _merge(order: Order, journal: Journal, about: About, inventory: Inventory) -> int:
-    model, manifest = about.model, about.model.manifest
+def _merge(order: Order, journal: Journal, model: Model, inventory: Inventory) -> int:
+    manifest = model.manifest
     facts = {
         "version": version("patchserve"),
         "model": {"name": manifest.name, "version": manifest.version, "digest": model.digest},
@@ -140,7 +134,7 @@ def _merge(order: Order, journal: Journal, about: About, inventory: Inventory) -
     }
     merged = journal.folder / "merged.partial"
     with disk_errors(journal.folder):
-        errors = merge(map(journal.part, range(inventory.parts)), merged, about.schema, facts)
+        errors = merge(list(map(journal.part, range(inventory.parts))), merged, facts)
         journal.finish(merged)
     return errors
 
