@@ -10,10 +10,11 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def batch(artifact: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`patchserve batch` in this process: status, standard output, standard error."""
+    """`patchserve batch` in this process alone, if it is not told otherwise: status, standard output and error."""
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
-        line = ["patchserve", "batch", *map(str, arguments), "--model", str(artifact)]
+        alone = [] if {"--processes", "--ray"} & set(arguments) else ["--processes", "1"]
+        line = ["patchserve", "batch", *map(str, arguments), "--model", str(artifact), *alone]
         monkeypatch.setattr("sys.argv", line)
         with pytest.raises(SystemExit) as leaving:
             cli.main()
