@@ -10,7 +10,6 @@ killed that many times and goes on, and its rows are compared with those of the 
 docs/batch.md.
 """
 
-import os
 import shutil
 import statistics
 import subprocess
@@ -31,11 +30,13 @@ from benchmarks.peers.ceiling import FORMS
 from benchmarks.peers.photos import make_jpegs
 from benchmarks.served import artifact
 from service.artifacts import bundled_model
+from service.footprint import resident_bytes
 
 _BASES = make_jpegs("mixed")
 _PICTURES = 2000  # then copies: encoding more would take longer than the measurement
-_PART_IMAGES = 512  # of the command, by default
+_PART_IMAGES = 256  # of the command, by default
 _PAST_A_PART_S = 0.5  # kills are to come in the middle of things
+_LOOK_EVERY_S = 0.05
 _OF_CEILING = 200  # files: ten of each size
 
 
@@ -59,19 +60,20 @@ def run_ceiling(model: Path, files: Path, form: str, seconds: float) -> float:
 
 
 def run_batch(model: Path, folder: Path, output: Path, *options: str, kill_at: int = 0) -> tuple[float, float]:
-    """Seconds and the most memory, megabytes, of the command; killed at so many parts, if that is wanted."""
+    """Seconds and the most memory of all processes, megabytes, of the command; killed at so many parts, if wanted."""
     command = [str(Path(sys.executable).with_name("patchserve")), "batch", str(folder), "--output", str(output)]
     started = time.perf_counter()
     process = subprocess.Popen([*command, "--model", str(model), *options], stdout=subprocess.DEVNULL)
-    if kill_at:
-        while _parts(output) < kill_at:
-            time.sleep(0.05)
-        time.sleep(_PAST_A_PART_S)
-        process.kill()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status and not kill_at:
-        raise SystemExit(f"patchserve batch ended with status {status}")
-    return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e6
+    memory = 0.0
+    while process.poll() is None:
+        memory = max(memory, resident_bytes(process.pid))
+        if kill_at and _parts(output) >= kill_at:
+            time.sleep(_PAST_A_PART_S)
+            process.kill()
+        time.sleep(_LOOK_EVERY_S)
+    if process.returncode and not kill_at:
+        raise SystemExit(f"patchserve batch ended with status {process.returncode}")
+    return time.perf_counter() - started, memory / 1e6
 
 
 def measure(name: str, model: Path, folder: Path, work: Path, images: int, seconds: float) -> float:

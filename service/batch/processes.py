@@ -105,10 +105,10 @@ def _started(number: int, *arguments: Any) -> Iterator[dict[Connection, BaseProc
         yield dict(engines)
     finally:
         for line, process in engines.items():
-            line.close()
             if process.is_alive():
                 process.kill()
             process.join()
+            line.close()
 
 
 def _start(*arguments: Any) -> tuple[Connection, BaseProcess]:
@@ -174,15 +174,19 @@ def _look_at_model(settings: Settings) -> Model:
 # --- the side of an engine --------------------------------------------------------------------------------------------
 def _run_engine(line: Connection, settings: Settings, wanted: Wanted, journal: Journal, inventory: Inventory) -> None:
     threading.Thread(target=_end_with_command, daemon=True).start()
-    parts = iter(partial(_ask, line), None)
-    try:
-        worker = open_worker(settings, wanted, journal)
-        for finished in worker.run(inventory, parts, tell=lambda *counts: line.send(counts)):
-            line.send(finished)
-        line.send(_Word.DONE)
-    except StartError as error:
-        line.send(str(error))
-    line.recv()  # until the command ends this process: it has nothing to give back
+    with suppress(EOFError, ConnectionError):  # the command is gone
+        try:
+            worker = open_worker(settings, wanted, journal)
+            for finished in worker.run(inventory, iter(partial(_ask, line), None), tell=partial(_tell, line)):
+                line.send(finished)
+            line.send(_Word.DONE)
+        except StartError as error:
+            line.send(str(error))
+        line.recv()  # the command ends this process
+
+
+def _tell(line: Connection, images: int, errors: int) -> None:
+    line.send((images, errors))
 
 
 def _ask(line: Connection) -> int | None:
