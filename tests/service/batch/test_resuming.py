@@ -36,7 +36,8 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def begun(artifact: Path, many: Path, output: Path) -> Iterator["subprocess.Popen[str]"]:
     """A run that has finished a few of its parts and not all."""
-    process = start("batch", many, "-o", output, "--model", artifact, "--part-images", str(PART))
+    options = ["--model", artifact, "--part-images", str(PART), "--processes", "1"]
+    process = start("batch", many, "-o", output, *options)
     with process:
         while len(finished(output)) < 3:
             assert process.poll() is None, process.stderr and process.stderr.read()
