@@ -3,8 +3,9 @@
 import multiprocessing
 import signal
 from multiprocessing import forkserver, resource_tracker
+from typing import Final
 
-METHOD = "forkserver"
+METHOD: Final = "forkserver"
 _IMPORTED = ["__main__", "service.batch.processes"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
