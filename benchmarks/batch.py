@@ -154,6 +154,7 @@ def command(
     work = folder.with_name(f"{folder.name}-results")
     work.mkdir(parents=True, exist_ok=True)
     make_photos(folder, images)
+    images = sum(1 for _ in folder.glob("*/*.jpg"))  # the folder may have more from before, and all are classified
     list(_first(folder, work))
     chosen = {name: bundled_model() if name == "bundled" else artifact(name) for name in models.split(",")}
     for name, model in chosen.items():

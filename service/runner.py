@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -127,6 +127,7 @@ class BatchRunner:
         lanes: batches in the engine at a time.
         room: shared with the runners of other models; by default there are none.
         polite: threads of several lanes let decoding and the event loop go before them.
+        executor: that fills and runs batches; by default a thread for each buffer.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class BatchRunner:
         room: EngineRoom | None = None,
         *,
         polite: bool = True,
+        executor: Executor | None = None,
     ) -> None:
         self._engine = engine
         self._memory = memory or BatchMemory()
@@ -147,7 +149,7 @@ class BatchRunner:
         room = room or EngineRoom(clock, lanes)
         self._lanes, self._time = room.lanes, room.time
         self._several = lanes > 1
-        self._threads = ThreadPoolExecutor(
+        self._threads = executor or ThreadPoolExecutor(
             len(self._memory.buffers),
             thread_name_prefix="engine",
             initializer=_step_back if self._several and polite else None,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from model.headers import ImageError
 from model.preprocess import PatchSequence, preprocess
 from service.batch.entries import Entry, Refusal
+from service.batch.one_core import SameThread, read_ahead
 from service.batching import plan_batch
 from service.cores import usable_cores
 from service.errors import BatchError, DeviceLostError, EngineError, Internal, from_image_error
@@ -119,12 +120,14 @@ class Classifier:
         self._batch_limits = batch_limits(settings, engine.model, engine.lanes)
         memory = engine.open_memory(self._batch_limits)
         self._extras = Extras.EMBEDDING if embeddings else Extras.NONE
-        # Decoding is windows ahead, and on a machine with other work niceness would cost speed.
-        self._runner = BatchRunner(engine, time.monotonic, memory, engine.lanes.number, polite=False)
-        self._runner.warm_up()
         threads = settings.decode_threads or usable_cores()
+        self._one_core = self._alone and threads == settings.engine_threads == 1
+        pool = SameThread() if self._one_core else None
+        # Decoding is windows ahead, and on a machine with other work niceness would cost speed.
+        self._runner = BatchRunner(engine, time.monotonic, memory, engine.lanes.number, polite=False, executor=pool)
+        self._runner.warm_up()
         self._window = min(_WINDOW, _WINDOW_OF_A_THREAD * threads)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._pool = pool or ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def rows(self, entries: Iterable[Entry]) -> Iterator[Row]:
         """The row of each entry, in order.
@@ -132,7 +135,7 @@ class Classifier:
         Raises:
             BatchError: if the device fails for good.
         """
-        source = iter(entries)
+        source = read_ahead(entries) if self._one_core else iter(entries)
         decoding: deque[list[Future[_Decoded]]] = deque()
         running: deque[_Running] = deque()
         self._refill(decoding, source)

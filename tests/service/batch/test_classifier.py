@@ -34,18 +34,23 @@ class Picky(Engine):
         return super().run(patches, grid, alone=alone)
 
 
+@pytest.fixture(params=[{}, {"engine_threads": 1, "engine_lanes": 1, "decode_threads": 1}], ids=["threads", "one-core"])
+def settings(artifact: Path, request: pytest.FixtureRequest) -> Settings:
+    return Settings(model=artifact, **request.param)
+
+
 @pytest.fixture
-def engine(artifact: Path) -> Picky:
-    engine = Picky(Settings(model=artifact))
-    open_engine(Settings(model=artifact), engine)
+def engine(settings: Settings) -> Picky:
+    engine = Picky(settings)
+    open_engine(settings, engine)
     return engine
 
 
 @pytest.fixture
-def rows(engine: Picky, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Classifier]:
+def rows(engine: Picky, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Classifier]:
     monkeypatch.setattr(classifier, "_WINDOW", 16)
     monkeypatch.setattr(classifier, "_AT_ONCE", 3)
-    made = Classifier(engine, Settings(model=artifact))
+    made = Classifier(engine, settings)
     yield made
     made.close()
 
