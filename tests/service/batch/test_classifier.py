@@ -106,4 +106,4 @@ def test_little_is_read_ahead(rows: Classifier) -> None:
     stream = rows.rows(count())
     for _ in range(16):
         next(stream)
-    assert given <= 5 * 16
+    assert given <= 8 * 16  # three windows, and what one core reads ahead
