@@ -34,7 +34,7 @@ from service.footprint import resident_bytes
 
 _BASES = make_jpegs("mixed")
 _PICTURES = 2000  # then copies: encoding more would take longer than the measurement
-_PART_IMAGES = 256  # of the command, by default
+_PART_IMAGES = 128  # of the command, by default
 _PAST_A_PART_S = 0.5  # kills are to come in the middle of things
 _LOOK_EVERY_S = 0.05
 _OF_CEILING = 200  # files: ten of each size

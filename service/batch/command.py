@@ -34,7 +34,7 @@ def batch(
         str | None, typer.Option(help="Of the images in Parquet files; default: image, or the only one of bytes.")
     ] = None,
     provider: Annotated[str | None, typer.Option(help="cpu (the default), cuda or tensorrt.")] = None,
-    part_images: Annotated[int, typer.Option(min=1, help="Images that a kill can cost each engine.")] = 256,
+    part_images: Annotated[int, typer.Option(min=1, help="Images that a kill can cost each engine.")] = 128,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, at the end.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished run away.")] = False,
     fail_on_error: Annotated[bool, typer.Option("--fail-on-error", help="Status 1 if any image has one.")] = False,
