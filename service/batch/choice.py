@@ -7,7 +7,8 @@ from service.errors import BatchError
 from service.memory import usable_memory
 from service.settings import Settings
 
-_SHARE_OF_MEMORY = 0.25  # for the files of the model, one for each process; in use they may take twice as much
+_SHARE_OF_MEMORY = 0.5  # for all processes together
+_PROCESS_BYTES = 250_000_000  # of one, without its model, whose file may be in memory twice
 
 
 def choose_processes(settings: Settings, wanted: int | None, cores: int | None = None) -> int:
@@ -29,7 +30,8 @@ def choose_processes(settings: Settings, wanted: int | None, cores: int | None =
     if divided or settings.provider != "cpu" or not can_start():
         return 1
     cores = cores or usable_cores()
-    return cores if cores * _model_bytes(settings) <= _SHARE_OF_MEMORY * usable_memory() else 1
+    each = _PROCESS_BYTES + 2 * _model_bytes(settings)
+    return cores if cores * each <= _SHARE_OF_MEMORY * usable_memory() else 1
 
 
 def _checked(settings: Settings, wanted: int) -> int:
@@ -39,7 +41,9 @@ def _checked(settings: Settings, wanted: int) -> int:
             "batches; leave it out"
         )
     if wanted > 1 and not can_start():
-        raise BatchError(f"--processes {wanted} needs Linux or macOS: leave it out")
+        raise BatchError(
+            f"--processes {wanted} needs Linux or macOS, and a folder for temporary files (TMPDIR): leave it out"
+        )
     return wanted
 
 

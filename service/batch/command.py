@@ -44,7 +44,7 @@ def batch(
             min=1,
             max=256,
             help="Engines side by side on this machine, each in a process of its own; default: on a CPU one for each "
-            "core if the files of so many models are at most a quarter of the memory, else 1.",
+            "core if they fit into half of the memory, else 1.",
         ),
     ] = None,
     ray: Annotated[bool, typer.Option("--ray", help="On a Ray cluster, or on a Ray of this machine's own.")] = False,

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import signal
+import tempfile
+from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker
 from typing import Final
 
@@ -11,8 +13,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def can_start() -> bool:
-    """Whether this system has it; Windows has not."""
-    return METHOD in multiprocessing.get_all_start_methods()
+    """Whether this system has it, which Windows has not, and a folder for its socket."""
+    with suppress(OSError):
+        return METHOD in multiprocessing.get_all_start_methods() and bool(tempfile.gettempdir())
+    return False
 
 
 def start_server() -> None:

@@ -26,10 +26,11 @@ def test_there_is_one_for_each_core(model: Path) -> None:
     assert choose_processes(Settings(), None, cores=4) == 4
 
 
-def test_the_models_take_at_most_a_quarter_of_the_memory(model: Path, memory: Callable[[float], None]) -> None:
-    memory(16_000)
+def test_all_together_take_at_most_half_of_the_memory(model: Path, memory: Callable[[float], None]) -> None:
+    """250 MB each, and twice the file of 1,000 bytes."""
+    memory(2_000_016_000)
     assert choose_processes(Settings(model=model), None, cores=4) == 4
-    memory(15_999)
+    memory(2_000_015_999)
     assert choose_processes(Settings(model=model), None, cores=4) == 1
     assert choose_processes(Settings(model=model), 4, cores=4) == 4
 
@@ -52,3 +53,10 @@ def test_a_system_that_cannot_has_one(model: Path, monkeypatch: pytest.MonkeyPat
     assert choose_processes(Settings(model=model), None, cores=4) == 1
     with pytest.raises(BatchError, match="--processes 2 needs Linux or macOS"):
         choose_processes(Settings(model=model), 2)
+
+
+def test_several_need_a_folder_for_temporary_files(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container whose root is read-only may have none."""
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/proc/nowhere"])
+    assert choose_processes(Settings(model=model), None, cores=4) == 1
