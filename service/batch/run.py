@@ -46,7 +46,7 @@ class Order:
     output: Path
     wanted: Wanted = field(default_factory=Wanted)
     column: str | None = None
-    part_images: int = 256
+    part_images: int = 128
     overwrite: bool = False
     restart: bool = False
 
