@@ -39,6 +39,7 @@ NOT_RUN = {
     ),
     "trains; tests/service/test_from_photos_to_answers.py and tests/model/training do it in small": (
         "patchserve train photos/train --variant Ti/16 --output runs/photos",
+        "patchserve train photos/train --variant Ti/16 --mimetic --pooling average --output runs/scratch",
         "patchserve train photos/ --from hf:ORG/NAME --output runs/photos && patchserve export runs/photos -o "
         "photos.onnx && patchserve serve photos.onnx",
         "patchserve train photos/ --from hf:ORG/NAME --output runs/photos --processes 2",
