@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from enum import Enum, auto
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -86,11 +86,8 @@ class Processes:
         self, inventory: Inventory, parts: Sequence[int], stopped: Callable[[], bool], tell: Tell
     ) -> Iterator[Finished]:
         if parts:
-            worker = open_worker(self._settings, self._wanted, self._journal)
-            try:
+            with closing(open_worker(self._settings, self._wanted, self._journal)) as worker:
                 yield from worker.run(inventory, parts, stopped, tell)
-            finally:
-                worker.close()
 
 
 # --- this side --------------------------------------------------------------------------------------------------------

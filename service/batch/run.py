@@ -6,7 +6,8 @@ those of a Ray cluster (`service.batch.ray_data`).
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -44,9 +45,9 @@ class Order:
 
     arguments: Sequence[str]
     output: Path
-    wanted: Wanted = field(default_factory=Wanted)
-    column: str | None = None
-    part_images: int = 128
+    wanted: Wanted
+    column: str | None
+    part_images: int
     overwrite: bool = False
     restart: bool = False
 
@@ -79,11 +80,8 @@ def classify_data_set(order: Order, settings: Settings, processes: int = 1) -> S
         if processes > 1:
             engines = Processes(settings, order.wanted, journal, processes)
             return complete(order, settings, journal, engines.model, engines.run)
-        worker = open_worker(settings, order.wanted, journal)
-        try:
+        with closing(open_worker(settings, order.wanted, journal)) as worker:
             return complete(order, settings, journal, worker.model, worker.run)
-        finally:
-            worker.close()
 
 
 def complete(order: Order, settings: Settings, journal: Journal, model: Model, run_parts: RunParts) -> Summary:

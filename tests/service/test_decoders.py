@@ -18,6 +18,7 @@ import served_process
 from faulty_decoder import command
 from served_process import ServedProcess, served, statuses
 
+from benchmarks.served import family
 from model.headers import InvalidImage
 from service.decoding import opening, processes
 from service.decoding.steps import decode_and_cut
@@ -177,8 +178,7 @@ async def test_the_loop_decodes_a_quick_image_itself_and_threads_everything_else
 # --- a live server --------------------------------------------------------------------------------------------------
 def below(pid: int) -> list[int]:
     """All processes under one."""
-    own = [int(each) for path in Path(f"/proc/{pid}/task").glob("*/children") for each in path.read_text().split()]
-    return [each for child in own for each in (child, *below(child))]
+    return family(pid)[1:]
 
 
 def workers(pid: int) -> list[int]:

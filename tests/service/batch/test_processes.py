@@ -13,6 +13,8 @@ import pytest
 from commanded import start
 from data_sets import pictures, read_rows, write_folder, write_parquet, write_tar
 
+from benchmarks.served import family
+
 from .conftest import Run
 
 IMAGES = 1500
@@ -30,8 +32,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def children(pid: int) -> list[int]:
     """All processes below one."""
-    found = [int(each) for file in Path(f"/proc/{pid}/task").glob("*/children") for each in file.read_text().split()]
-    return found + [each for child in found for each in children(child)]
+    return family(pid)[1:]
 
 
 def engines(pid: int) -> list[int]:
